@@ -1,0 +1,73 @@
+"""An SMTP server library for Trio: structured concurrency from the socket to the handler."""
+
+from .app import App as App
+from .app import CallNext as CallNext
+from .app import Filter as Filter
+from .app import Handler as Handler
+from .app import Middleware as Middleware
+from .app import Plugin as Plugin
+from .config import Config as Config
+from .contexts import AuthContext as AuthContext
+from .contexts import CloseContext as CloseContext
+from .contexts import ConnectContext as ConnectContext
+from .contexts import DataContext as DataContext
+from .contexts import DataStartContext as DataStartContext
+from .contexts import HeloContext as HeloContext
+from .contexts import MailFromContext as MailFromContext
+from .contexts import RcptToContext as RcptToContext
+from .contexts import SecureContext as SecureContext
+from .contexts import VerifyContext as VerifyContext
+from .message import MessageIncomplete as MessageIncomplete
+from .message import MessageMalformed as MessageMalformed
+from .message import MessageStream as MessageStream
+from .message import MessageTooLarge as MessageTooLarge
+from .message import StreamConsumed as StreamConsumed
+from .protocol.addresses import Address as Address
+from .protocol.errors import ProtocolError as ProtocolError
+from .protocol.errors import SMTPError as SMTPError
+from .protocol.replies import Reply as Reply
+from .protocol.sasl import Credentials as Credentials
+from .protocol.sasl import PlainCredentials as PlainCredentials
+from .server import SMTPServer as SMTPServer
+from .server import serve as serve
+from .session import Envelope as Envelope
+from .session import Session as Session
+from .session import TLSInfo as TLSInfo
+from .stats import Stats as Stats
+
+__all__ = [
+    "Address",
+    "App",
+    "AuthContext",
+    "CallNext",
+    "CloseContext",
+    "Config",
+    "ConnectContext",
+    "Credentials",
+    "DataContext",
+    "DataStartContext",
+    "Envelope",
+    "Filter",
+    "Handler",
+    "HeloContext",
+    "MailFromContext",
+    "MessageIncomplete",
+    "MessageMalformed",
+    "MessageStream",
+    "MessageTooLarge",
+    "Middleware",
+    "PlainCredentials",
+    "Plugin",
+    "ProtocolError",
+    "RcptToContext",
+    "Reply",
+    "SMTPError",
+    "SMTPServer",
+    "SecureContext",
+    "Session",
+    "Stats",
+    "StreamConsumed",
+    "TLSInfo",
+    "VerifyContext",
+    "serve",
+]

@@ -1,0 +1,219 @@
+"""Config: every limit, clock and switch of a server; frozen and validated."""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import attrs
+
+from .protocol.sasl import MECHANISMS
+
+__all__ = ["COMMANDS", "Config"]
+
+#: The commands that ``disabled_commands`` may name.
+COMMANDS = frozenset(
+    ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "HELP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH")
+)
+
+_Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+_HOSTNAME = re.compile(r"[!-~]{1,255}")
+
+
+def _number(least: float, *, whole: bool, most: float = math.inf, optional: bool = False) -> _Validator:
+    """A validator: a number of at least `least`."""
+    kind = "a whole number" if whole else "a number"
+    bounds = f"from {least} to {most}" if most != math.inf else f"of at least {least}"
+    allowed = f"{kind} {bounds}" + (" or None" if optional else "")
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and optional:
+            return
+        types = int if whole else (int, float)
+        if not isinstance(value, types) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{attribute.name} must be {allowed}, not {value!r}")
+
+    return validate
+
+
+def _switch(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{attribute.name} must be True or False, not {value!r}")
+
+
+def _one_of(*allowed: str) -> _Validator:
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in allowed:
+            raise ValueError(f"{attribute.name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+    return validate
+
+
+def _line(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable() and len(value) <= 400):
+        raise ValueError(f"{attribute.name} must be a line of printable ASCII, at most 400 characters, not {value!r}")
+
+
+def _upper(names: Iterable[str]) -> Any:
+    """A converter: upper-case names; a lone string would be taken for its letters, so it goes to the validator."""
+    return names if isinstance(names, str) else frozenset(str(name).upper() for name in names)
+
+
+def _upper_in_order(names: Iterable[str]) -> Any:
+    return names if isinstance(names, str) else tuple(str(name).upper() for name in names)
+
+
+def _names_of(allowed: Iterable[str] | None) -> _Validator:
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, str):
+            raise ValueError(f"{attribute.name} must be several names, not the string {value!r}")
+        unknown = sorted(set(value) - set(allowed)) if allowed is not None else []
+        if unknown:
+            known = ", ".join(sorted(allowed or ()))
+            raise ValueError(f"{attribute.name}: unknown {', '.join(unknown)}; allowed are {known}")
+
+    return validate
+
+
+def _seconds(default: float, *, least: float = 0.001) -> float:
+    return attrs.field(default=default, validator=_number(least, whole=False))
+
+
+def _maybe_count(default: int | None) -> int | None:
+    return attrs.field(default=default, validator=_number(1, whole=True, optional=True))
+
+
+def _count(default: int, *, least: int = 1) -> int:
+    return attrs.field(default=default, validator=_number(least, whole=True))
+
+
+def _flag(default: bool) -> bool:
+    return attrs.field(default=default, validator=_switch)
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What a server allows, waits for and offers. Durations are in seconds, sizes in octets.
+
+    Raises:
+        ValueError: A field's value is not allowed, or two fields contradict each other; the text names them.
+
+    Attributes:
+        host: Where `serve` listens; None: on all interfaces.
+        port: The port `serve` listens on; 0: any free one.
+        backlog: Connections the system keeps waiting to be accepted; None: as many as it allows.
+        hostname: What the server calls itself.
+        banner: What follows the host name in the 220 greeting.
+        ssl_context: Offers STARTTLS, or is used at once with `implicit_tls`.
+        implicit_tls: TLS from the first octet (port 465).
+        starttls_required: 530 to all but EHLO, HELO, NOOP, RSET, HELP, STARTTLS and QUIT until TLS.
+        tls_handshake_timeout: For the whole handshake.
+        auth_mechanisms: The SASL mechanisms to offer, by name, in this order.
+        auth_required: 530 to MAIL, RCPT and DATA before authentication.
+        allow_insecure_auth: AUTH is usable before TLS.
+        auth_required_message: The text of that 530.
+        max_auth_failures: So many refused attempts get 421 4.7.0.
+        auth_failure_delay: Waited before the first refusal is sent; doubles with each.
+        max_message_size: Octets of a message; None: no limit.
+        max_recipients: Recipients of a transaction (452 4.5.3).
+        max_command_line: Octets of a command line, CRLF included.
+        max_auth_line: The same for AUTH and the lines of its exchange.
+        max_data_line: Octets of a message's line, CRLF included; None: no limit.
+        max_transactions: Transactions of a connection; None: no limit.
+        command_timeout: For a whole command line.
+        data_timeout: Between two blocks of a message.
+        min_data_rate: Octets a second, averaged over the data phase after its first minute; 0: off.
+        handler_timeout: For the handlers of a phase.
+        send_timeout: For the client to take what was sent.
+        session_timeout: For a whole session; None: no limit.
+        drain_timeout: For transactions in flight after `SMTPServer.drain`.
+        greeting_delay: Waited before the greeting; a client that talks first gets 421. 0: off.
+        max_connections: Connections at a time (421 4.3.2).
+        max_connections_per_host: The same for one address (421 4.7.0); None: no limit.
+        max_errors: So many protocol errors get 421 4.7.0.
+        error_delay: Waited before each error reply from the third error on.
+        max_unauthenticated_commands: Commands other than AUTH before authentication, where that is required, then
+            421 4.7.0; None: no limit.
+        disabled_commands: These get 502.
+        hide_extensions: EHLO keywords that work and are not shown.
+        bare_newline: ``"reject"`` messages with a bare CR or LF, or ``"normalize"`` them to CRLF.
+        strict_addresses: Hold to the address grammar of RFC 5321.
+        unknown_parameters: ``"reject"`` unknown MAIL and RCPT parameters (555), or ``"allow"`` them.
+        smtputf8: Offer SMTPUTF8 (RFC 6531).
+    """
+
+    host: str | None = "127.0.0.1"
+    port: int = attrs.field(default=8025, validator=_number(0, whole=True, most=65_535))
+    backlog: int | None = _maybe_count(None)
+
+    hostname: str = attrs.field(factory=socket.gethostname)
+    banner: str = attrs.field(default="ESMTP", validator=_line)
+
+    ssl_context: ssl.SSLContext | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext)), repr=False
+    )
+    implicit_tls: bool = _flag(False)
+    starttls_required: bool = _flag(False)
+    tls_handshake_timeout: float = _seconds(30)
+
+    auth_mechanisms: tuple[str, ...] = attrs.field(
+        default=("PLAIN", "LOGIN"), converter=_upper_in_order, validator=_names_of(MECHANISMS)
+    )
+    auth_required: bool = _flag(False)
+    allow_insecure_auth: bool = _flag(False)
+    auth_required_message: str = attrs.field(default="Authentication required", validator=_line)
+    max_auth_failures: int = _count(3)
+    auth_failure_delay: float = _seconds(0, least=0)
+
+    max_message_size: int | None = _maybe_count(33_554_432)
+    max_recipients: int = _count(1000)
+    max_command_line: int = _count(2048, least=512)
+    max_auth_line: int = _count(12_288, least=512)
+    max_data_line: int | None = _maybe_count(None)
+    max_transactions: int | None = _maybe_count(None)
+
+    command_timeout: float = _seconds(300)
+    data_timeout: float = _seconds(180)
+    min_data_rate: float = _seconds(100, least=0)
+    handler_timeout: float = _seconds(600)
+    send_timeout: float = _seconds(60)
+    session_timeout: float | None = attrs.field(default=None, validator=_number(0.001, whole=False, optional=True))
+    drain_timeout: float = _seconds(30, least=0)
+    greeting_delay: float = _seconds(0, least=0)
+
+    max_connections: int = _count(1000)
+    max_connections_per_host: int | None = _maybe_count(None)
+    max_errors: int = _count(10)
+    error_delay: float = _seconds(0, least=0)
+    max_unauthenticated_commands: int | None = _maybe_count(None)
+
+    disabled_commands: frozenset[str] = attrs.field(
+        default=frozenset(), converter=_upper, validator=_names_of(COMMANDS)
+    )
+    hide_extensions: frozenset[str] = attrs.field(default=frozenset(), converter=_upper, validator=_names_of(None))
+    bare_newline: Literal["reject", "normalize"] = attrs.field(
+        default="reject", validator=_one_of("reject", "normalize")
+    )
+    strict_addresses: bool = _flag(True)
+    unknown_parameters: Literal["reject", "allow"] = attrs.field(default="reject", validator=_one_of("reject", "allow"))
+    smtputf8: bool = _flag(True)
+
+    @hostname.validator
+    def _check_hostname(self, attribute: attrs.Attribute[str], value: object) -> None:
+        if not isinstance(value, str) or not _HOSTNAME.fullmatch(value):
+            raise ValueError(f"hostname must be one word of printable ASCII, at most 255 characters, not {value!r}")
+
+    def __attrs_post_init__(self) -> None:
+        for switch in ("implicit_tls", "starttls_required"):
+            if getattr(self, switch) and self.ssl_context is None:
+                raise ValueError(f"{switch}=True needs an ssl_context")
+        if self.starttls_required and "STARTTLS" in self.disabled_commands:
+            raise ValueError("starttls_required=True contradicts disabled_commands with STARTTLS in it")
+        if self.auth_required and "AUTH" in self.disabled_commands:
+            raise ValueError("auth_required=True contradicts disabled_commands with AUTH in it")
+        if self.auth_required and not self.auth_mechanisms:
+            raise ValueError("auth_required=True needs at least one of auth_mechanisms")

@@ -1,0 +1,163 @@
+"""What each command does: one small function a verb, and the table that names them.
+
+A phase is called when the command was parsed and its turn was checked. It returns the reply, or None when it has
+sent its own; what the peer did wrong it raises as ProtocolError. AUTH and DATA have files of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .app import Phase
+from .auth import authenticate
+from .contexts import HeloContext, MailFromContext, RcptToContext, VerifyContext
+from .data import receive_message
+from .handshake import after_handshake, handshake
+from .outcomes import EndSession, logger
+from .protocol.commands import Command, Verb
+from .protocol.errors import ProtocolError
+from .protocol.replies import Reply
+from .session import Envelope
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["PHASES"]
+
+_OK = Reply(250, "OK", "2.0.0")
+_SENDER_OK = Reply(250, "Sender OK", "2.1.0")
+_RECIPIENT_OK = Reply(250, "Recipient OK", "2.1.5")
+_CANNOT_VERIFY = Reply(252, "Cannot verify; try delivering", "2.5.0")
+_VERIFIED = Reply(250, "OK", "2.1.5")
+_BYE = Reply(221, "Bye", "2.0.0")
+_READY_FOR_TLS = Reply(220, "Ready to start TLS", "2.0.0")
+_TOO_MANY_TRANSACTIONS = Reply(421, "Too many transactions on this connection", "4.7.0")
+_TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
+
+
+async def _hello(conn: Connection, command: Command) -> Reply:
+    """RFC 5321 section 4.1.1.1: accepted, it begins anew; refused, everything stays as it was."""
+    session, verb = conn.session, command.verb
+    opening = session.opening_command, session.host_name_appears_as
+    session.opening_command = verb.value  # type: ignore[assignment]
+    session.host_name_appears_as = command.argument
+    extensions = [] if verb is Verb.HELO else conn.server.offer.ehlo_lines(session)
+    reply = conn.server.hello
+    if conn.app.handles(Phase.HELO):
+        reply = await conn.phase(Phase.HELO, HeloContext(session, reply, command.argument, extensions))
+    elif extensions:
+        reply = conn.server.ehlo_reply(tuple(extensions))
+    if reply.code >= 400:
+        session.opening_command, session.host_name_appears_as = opening
+        return reply
+    conn.enhanced = conn.server.offer.enhanced and verb is not Verb.HELO
+    conn.begin_transaction_anew()
+    return reply
+
+
+async def _mail(conn: Connection, command: Command) -> Reply:
+    config, session, values = conn.config, conn.session, command.values
+    address = command.address
+    assert address is not None
+    if config.max_transactions is not None and session.transaction >= config.max_transactions:
+        raise EndSession("refused", _TOO_MANY_TRANSACTIONS)
+    size = values.get("SIZE")
+    if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:
+        raise ProtocolError("Message size exceeds the limit", 552, "5.3.4", counted=False)
+    fields: dict[str, Any] = {name: values[key] for key, name in _ENVELOPE_FIELDS if key in values} if values else {}
+    session.envelope = Envelope(mail_from=address, **fields)
+    reply = _SENDER_OK
+    if conn.app.handles(Phase.MAIL_FROM):
+        reply = await conn.phase(Phase.MAIL_FROM, MailFromContext(session, reply, address))
+    if reply.code >= 400:
+        conn.begin_transaction_anew()
+    return reply
+
+
+#: MAIL's parameters and where the envelope keeps their values.
+_ENVELOPE_FIELDS = (("SIZE", "size"), ("BODY", "body_type"), ("SMTPUTF8", "smtp_utf8"), ("AUTH", "auth"))
+
+
+async def _rcpt(conn: Connection, command: Command) -> Reply:
+    session, address = conn.session, command.address
+    assert address is not None
+    envelope = session.envelope
+    if not envelope.smtp_utf8 and not address.address.isascii():
+        raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
+    if len(envelope.rcpt_to) >= conn.config.max_recipients:
+        return _TOO_MANY_RECIPIENTS
+    reply = _RECIPIENT_OK
+    if conn.app.handles(Phase.RCPT_TO):
+        reply = await conn.phase(Phase.RCPT_TO, RcptToContext(session, reply, address))
+    if reply.code < 400:
+        envelope.rcpt_to.append(address)
+    return reply
+
+
+async def _rset(conn: Connection, command: Command) -> Reply:
+    conn.begin_transaction_anew()
+    return _OK
+
+
+async def _noop(conn: Connection, command: Command) -> Reply:
+    return _OK
+
+
+async def _help(conn: Connection, command: Command) -> Reply:
+    return Reply(214, conn.server.offer.help_lines(), "2.0.0")
+
+
+async def _vrfy(conn: Connection, command: Command) -> Reply:
+    if not conn.app.handles(Phase.VRFY):
+        return _CANNOT_VERIFY
+    return await conn.phase(Phase.VRFY, VerifyContext(conn.session, _VERIFIED, command.argument))
+
+
+async def _expn(conn: Connection, command: Command) -> Reply:
+    if not conn.app.handles(Phase.EXPN):
+        raise ProtocolError("Command not implemented", 502, "5.5.1")
+    return await conn.phase(Phase.EXPN, VerifyContext(conn.session, _VERIFIED, command.argument))
+
+
+async def _quit(conn: Connection, command: Command) -> Reply:
+    return _BYE
+
+
+async def _starttls(conn: Connection, command: Command) -> None:
+    """RFC 3207: nothing that was said before the handshake counts after it."""
+    session = conn.session
+    if session.secure:
+        raise ProtocolError("TLS is active already", 503, "5.5.1")
+    conn.write(_READY_FOR_TLS)
+    conn.machine.advance(Verb.STARTTLS, _READY_FOR_TLS.code)
+    stale = conn.framer.discard_pending()
+    if stale:
+        # A man in the middle may have put it there to have it read as if it came through TLS.
+        logger.warning("session=%s %d octets after STARTTLS were thrown away", session.id, stale)
+    await conn.flush()
+    await handshake(conn)
+    session.host_name_appears_as = session.opening_command = None
+    session.user, session.authenticated, session.auth_mechanism = None, False, None
+    conn.enhanced = False
+    conn.begin_transaction_anew()
+    conn.machine.advance(Verb.HANDSHAKE, 220)
+    conn.refusal = await after_handshake(conn)
+
+
+PHASES: Mapping[Verb, Callable[[Connection, Command], Awaitable[Reply | None]]] = {
+    Verb.HELO: _hello,
+    Verb.EHLO: _hello,
+    Verb.LHLO: _hello,
+    Verb.MAIL: _mail,
+    Verb.RCPT: _rcpt,
+    Verb.DATA: receive_message,
+    Verb.RSET: _rset,
+    Verb.NOOP: _noop,
+    Verb.HELP: _help,
+    Verb.VRFY: _vrfy,
+    Verb.EXPN: _expn,
+    Verb.QUIT: _quit,
+    Verb.STARTTLS: _starttls,
+    Verb.AUTH: authenticate,
+}

@@ -1,0 +1,194 @@
+"""Address, and the grammar of paths and mailboxes (RFC 5321 section 4.1.2, RFC 6531 section 3.3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .errors import ProtocolError
+
+if TYPE_CHECKING:
+    from .parameters import DSNRecipient
+
+__all__ = ["Address", "parse_path", "split_path"]
+
+_NO_ARGS: Mapping[str, str | bool] = MappingProxyType({})
+
+# RFC 6531 adds every non-ASCII character to atext, qtext and sub-domain; what must not be shown is refused apart.
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
+_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+_QUOTED = r'"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"'
+_LABEL = r"[A-Za-z0-9\x80-\U0010ffff](?:[A-Za-z0-9\x80-\U0010ffff-]*[A-Za-z0-9\x80-\U0010ffff])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[[!-Z^-~]+\]"
+
+_MAILBOX = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})")
+# Seen in the wild: dots where RFC 5321 has none, underscores in host names.
+_LENIENT_MAILBOX = re.compile(
+    rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:[A-Za-z0-9_\x80-\U0010ffff-]+\.)*[A-Za-z0-9_\x80-\U0010ffff-]+\.?|{_LITERAL})"
+)
+_SOURCE_ROUTE = re.compile(rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:")
+# Nearly every address there is, in one match: no look at lengths, literals or hidden characters is left to do.
+_COMMON = re.compile(
+    r"([A-Za-z0-9_=+-]{1,64}(?:\.[A-Za-z0-9_=+-]{1,64}){0,4})"
+    r"@([a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?(?:\.[a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?){0,3})"
+)
+# C1 controls, soft hyphen, zero-width and invisible characters, line separators, bidi controls, surrogates, tags.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+_MAX_DOMAIN = 255
+_MAX_LABEL = 63
+
+
+@attrs.frozen(eq=False)
+class Address:
+    """A reverse-path or a recipient, as it was sent. Two are equal only when they are the same object.
+
+    Attributes:
+        address: Without the brackets and without a source route; ``""`` for ``<>``.
+        local_part: What stands before the last ``@``, quotes kept as sent.
+        domain: Lower case, IDNA shown as Unicode; an address literal with its brackets; ``""`` for ``<>`` and
+            ``<postmaster>``.
+        args: The ESMTP parameters as sent, upper-case keys, True for one without a value. Read-only.
+        dsn: What DSN asks for this recipient, or None.
+
+    RFC: RFC 5321 sections 4.1.2 and 4.1.1.11.
+    """
+
+    address: str
+    local_part: str
+    domain: str
+    args: Mapping[str, str | bool] = _NO_ARGS
+    dsn: DSNRecipient | None = None
+
+    def __str__(self) -> str:
+        return self.address
+
+
+def split_path(text: str, *, strict: bool = True) -> tuple[str, str] | None:
+    """Cut the argument of MAIL FROM: or RCPT TO: into the path's inside and what follows it.
+
+    Args:
+        text: What stands after the colon; spaces before the path are skipped.
+        strict: The path needs its angle brackets.
+
+    Returns:
+        The text between the brackets and the rest behind them, or None when there is no path.
+    """
+    text = text.lstrip(" ")
+    if text.startswith("<"):
+        # An angle bracket may stand inside a quoted local part.
+        i, quoted = 1, False
+        while i < len(text):
+            char = text[i]
+            if quoted and char == "\\":
+                i += 1
+            elif char == '"':
+                quoted = not quoted
+            elif char == ">" and not quoted:
+                return text[1:i], text[i + 1 :]
+            i += 1
+        return None
+    if strict or not text:
+        return None
+    inside, _, rest = text.partition(" ")
+    return inside, f" {rest}" if rest else ""
+
+
+def _unicode_domain(domain: str) -> str | None:
+    """The domain in lower case with its A-labels shown as U-labels; None when it is not a domain name."""
+    lowered = domain.lower()
+    if lowered.isascii() and "xn--" not in lowered:
+        labels = lowered.split(".")
+        return lowered if len(lowered) <= _MAX_DOMAIN and max(map(len, labels)) <= _MAX_LABEL else None
+    import idna  # not needed for most addresses, and its tables are large
+
+    shown: list[str] = []
+    encoded_length = 0
+    for label in lowered.split("."):
+        try:
+            ascii_label = label if label.isascii() else idna.alabel(label).decode("ascii")
+        except idna.IDNAError:
+            return None
+        encoded_length += len(ascii_label) + 1
+        if len(ascii_label) > _MAX_LABEL:
+            return None
+        try:
+            shown.append(idna.ulabel(ascii_label) if ascii_label.startswith("xn--") else ascii_label)
+        except idna.IDNAError:
+            shown.append(ascii_label)  # an A-label no IDNA 2008 table knows: show what was sent
+    return ".".join(shown) if encoded_length - 1 <= _MAX_DOMAIN else None
+
+
+def _valid_literal(literal: str) -> bool:
+    """RFC 5321 section 4.1.3."""
+    import ipaddress
+
+    inside = literal[1:-1]
+    tag, colon, value = inside.partition(":")
+    try:
+        if not colon:
+            ipaddress.IPv4Address(inside)
+        elif tag.lower() == "ipv6":
+            if "%" in value:
+                return False
+            ipaddress.IPv6Address(value)
+        else:
+            # General-address-literal: a standardized tag (letters, digits, hyphens) and content.
+            return bool(value) and re.fullmatch(r"[A-Za-z0-9-]*[A-Za-z0-9]", tag) is not None
+    except ValueError:
+        return False
+    return True
+
+
+def parse_path(
+    path: str,
+    *,
+    code: str,
+    strict: bool = True,
+    postmaster: bool = False,
+    args: Mapping[str, str | bool] = _NO_ARGS,
+    dsn: DSNRecipient | None = None,
+) -> Address:
+    """Read the inside of a path that is not null.
+
+    Args:
+        path: What stands between the angle brackets. A source route is accepted and dropped.
+        code: The enhanced status code of a syntax error (``"5.1.7"`` for MAIL, ``"5.1.3"`` for RCPT).
+        strict: Hold to the grammar of RFC 5321; otherwise dots anywhere in the local part, underscores in the
+            domain and a dot at its end are let through.
+        postmaster: ``postmaster`` alone, in any case, is an address (RCPT).
+        args: Kept in the Address.
+        dsn: Kept in the Address.
+
+    Raises:
+        ProtocolError: 501 with `code`: not a path.
+
+    RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1.2; no limit on the local part, as section 4.5.3.1 asks for
+    where it can be had. RFC 6531 section 3.3.
+    """
+    match = _COMMON.fullmatch(path)
+    if match is not None:
+        return Address(path, match[1], match[2], args, dsn)
+    if postmaster and path.lower() == "postmaster":
+        return Address(path, path, "", args, dsn)
+    if path.startswith("@"):
+        route = _SOURCE_ROUTE.match(path)
+        path = path[route.end() :] if route else ""
+    match = (_MAILBOX if strict else _LENIENT_MAILBOX).fullmatch(path)
+    if match is not None and not _HIDDEN.search(path):
+        local_part, domain = match[1], match[2]
+        if domain.startswith("["):
+            if _valid_literal(domain):
+                return Address(path, local_part, domain.lower(), args, dsn)
+        else:
+            shown = _unicode_domain(domain.removesuffix("."))
+            if shown is not None and not _HIDDEN.search(shown):
+                return Address(path, local_part, shown, args, dsn)
+    raise ProtocolError("Bad address syntax", 501, code)

@@ -1,0 +1,201 @@
+"""One line in, one Command out (RFC 5321 section 4.1), or a ProtocolError that carries its reply."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import attrs
+
+from .addresses import Address, parse_path, split_path
+from .errors import ProtocolError
+from .parameters import ParameterParser, parse_parameters
+
+__all__ = ["Command", "Syntax", "Verb", "parse_command"]
+
+
+class Verb(enum.Enum):
+    """What moves the state machine: the verbs, and below them the events that are no command."""
+
+    # Members are compared by identity; Enum's own hash would compute the name's hash at each look-up.
+    __hash__ = object.__hash__
+
+    HELO = "HELO"
+    EHLO = "EHLO"
+    LHLO = "LHLO"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    RSET = "RSET"
+    NOOP = "NOOP"
+    HELP = "HELP"
+    VRFY = "VRFY"
+    EXPN = "EXPN"
+    QUIT = "QUIT"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    #: The greeting was sent.
+    GREETING = "<greeting>"
+    #: The SASL exchange is over.
+    END_OF_AUTH = "<end of AUTH>"
+    #: The message was received and answered.
+    END_OF_DATA = "<end of data>"
+    #: The TLS handshake after STARTTLS is done.
+    HANDSHAKE = "<TLS handshake>"
+
+
+@attrs.define
+class Command:
+    """One parsed command line.
+
+    Attributes:
+        verb: The verb.
+        argument: What follows the verb and a space, as sent.
+        address: The path of MAIL or RCPT; its ``args`` are the parameters as sent.
+        values: The parsed values of the known parameters.
+    """
+
+    verb: Verb
+    argument: str = ""
+    address: Address | None = None
+    values: Mapping[str, object] = MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True)
+class Syntax:
+    """What a line may say in this session, now.
+
+    Attributes:
+        verbs: The verbs that are known here, upper case.
+        disabled: Verbs that are known and switched off: 502 instead of 500.
+        mail_parameters: Parsers of MAIL's parameters.
+        rcpt_parameters: Parsers of RCPT's parameters.
+        strict_addresses: Hold to RFC 5321's grammar.
+        allow_unknown_parameters: Let parameters nobody knows through.
+    """
+
+    verbs: Mapping[str, Verb]
+    disabled: frozenset[str] = frozenset()
+    mail_parameters: Mapping[str, ParameterParser] = MappingProxyType({})
+    rcpt_parameters: Mapping[str, ParameterParser] = MappingProxyType({})
+    strict_addresses: bool = True
+    allow_unknown_parameters: bool = False
+
+
+def parse_command(line: bytes, syntax: Syntax) -> Command:
+    """Read one command line.
+
+    Args:
+        line: The line without its end.
+        syntax: What is known and switched on in this session.
+
+    Raises:
+        ProtocolError: 500 for control characters, stray non-ASCII octets and unknown verbs, 501 for bad arguments,
+            502 for a disabled verb, 553 for a non-ASCII sender without SMTPUTF8, 555 for an unknown parameter.
+
+    RFC: RFC 5321 sections 4.1.1 and 2.4.
+    """
+    try:
+        text = line.rstrip(b" \t").decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("Invalid UTF-8", 500, "5.5.2") from None
+    ascii_only = text.isascii()
+    if not (text.isprintable() if ascii_only else all(char >= " " and char != "\x7f" for char in text)):
+        raise ProtocolError("Control characters are not allowed", 500, "5.5.2")
+    name, _, argument = text.partition(" ")
+    name = name.upper()
+    verb = syntax.verbs.get(name)
+    if verb is None:
+        if not name or not ascii_only:
+            raise ProtocolError("Syntax error", 500, "5.5.2")
+        if name in syntax.disabled:
+            raise ProtocolError("Command not implemented", 502, "5.5.1")
+        raise ProtocolError("Command not recognized", 500, "5.5.1")
+    if not ascii_only and verb not in _UTF8_VERBS:
+        raise ProtocolError("Non-ASCII characters are not allowed here", 500, "5.5.2")
+    try:
+        return _PARSERS[verb](verb, argument, syntax)
+    except ProtocolError as exc:
+        exc.verb = verb
+        raise
+
+
+def _anything(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    return Command(verb, argument)
+
+
+def _nothing(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    if argument:
+        raise ProtocolError(f"{verb.value} takes no argument", 501, "5.5.4")
+    return Command(verb)
+
+
+def _hello(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    argument = argument.strip(" ")
+    if not argument or " " in argument or len(argument) > 255:
+        raise ProtocolError(f"{verb.value} needs one host name or address literal", 501, "5.5.4")
+    return Command(verb, argument)
+
+
+def _mail(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    found = split_path(argument[5:], strict=syntax.strict_addresses) if argument[:5].upper() == "FROM:" else None
+    if found is None:
+        raise ProtocolError("Syntax: MAIL FROM:<address>", 501, "5.1.7")
+    path, rest = found
+    args, values = parse_parameters(rest, syntax.mail_parameters, allow_unknown=syntax.allow_unknown_parameters)
+    if not path:
+        address = Address("", "", "", args)
+    else:
+        address = parse_path(path, code="5.1.7", strict=syntax.strict_addresses, args=args)
+        if not path.isascii() and "SMTPUTF8" not in values:
+            raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
+    return Command(verb, argument, address, values)
+
+
+def _rcpt(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    found = split_path(argument[3:], strict=syntax.strict_addresses) if argument[:3].upper() == "TO:" else None
+    if found is None or not found[0]:
+        raise ProtocolError("Syntax: RCPT TO:<address>", 501, "5.1.3")
+    path, rest = found
+    args, values = parse_parameters(rest, syntax.rcpt_parameters, allow_unknown=syntax.allow_unknown_parameters)
+    address = parse_path(path, code="5.1.3", strict=syntax.strict_addresses, postmaster=True, args=args)
+    return Command(verb, argument, address, values)
+
+
+def _verify(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    words = argument.split(" ")
+    # RFC 6531 section 3.7.4.2: the keyword may stand behind the string.
+    asked_utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8" and "SMTPUTF8" in syntax.mail_parameters
+    if asked_utf8:
+        argument = " ".join(words[:-1])
+    if not argument.strip(" "):
+        raise ProtocolError(f"{verb.value} needs an argument", 501, "5.5.4")
+    if not argument.isascii() and not asked_utf8:
+        raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
+    return Command(verb, argument)
+
+
+def _auth(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    if not 1 <= len(argument.split()) <= 2:
+        raise ProtocolError("Syntax: AUTH mechanism [initial response]", 501, "5.5.4")
+    return Command(verb, argument)
+
+
+_PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
+    Verb.HELO: _hello,
+    Verb.EHLO: _hello,
+    Verb.LHLO: _hello,
+    Verb.MAIL: _mail,
+    Verb.RCPT: _rcpt,
+    Verb.DATA: _nothing,
+    Verb.RSET: _nothing,
+    Verb.NOOP: _anything,
+    Verb.HELP: _anything,
+    Verb.VRFY: _verify,
+    Verb.EXPN: _verify,
+    Verb.QUIT: _nothing,
+    Verb.STARTTLS: _nothing,
+    Verb.AUTH: _auth,
+}
+_UTF8_VERBS = frozenset({Verb.MAIL, Verb.RCPT, Verb.VRFY, Verb.EXPN})

@@ -1,0 +1,82 @@
+"""The exceptions that carry a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .replies import Reply
+
+if TYPE_CHECKING:
+    from .commands import Verb
+
+__all__ = ["ProtocolError", "SMTPError"]
+
+
+class SMTPError(Exception):
+    """A refusal: raising it in a handler sends its reply, and nothing else of it, to the client.
+
+    Args:
+        message: The text for the client, a string or several (a multi-line reply).
+        code: A 4xx or 5xx reply code. 421 and 521 close the connection after the reply.
+        enhanced: The enhanced status code; None means the usual one for the code.
+
+    Attributes:
+        reply: The `Reply` made of the three.
+
+    Raises:
+        ValueError: The code is not 4xx or 5xx, or the enhanced code does not fit it.
+
+    RFC: RFC 5321 section 4.2.1, RFC 3463.
+    """
+
+    def __init__(self, message: str | Iterable[str], code: int = 550, enhanced: str | None = None) -> None:
+        reply = Reply(code, message, enhanced)
+        if code < 400:
+            raise ValueError(f"code must be a 4xx or 5xx reply code, not {code}")
+        super().__init__(f"{code} {enhanced} {reply.text}" if enhanced else f"{code} {reply.text}")
+        self.reply = reply
+
+    @property
+    def message(self) -> str:
+        """The text for the client, cleaned; several lines are joined by newlines."""
+        return self.reply.text
+
+    @property
+    def code(self) -> int:
+        """The reply code."""
+        return self.reply.code
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced status code, or None."""
+        return self.reply.enhanced
+
+    @property
+    def temporary(self) -> bool:
+        """True for 4xx: the client may try again."""
+        return self.reply.code < 500
+
+
+class ProtocolError(SMTPError):
+    """The peer broke the protocol. Raised by the protocol floor with the reply that says so.
+
+    Args:
+        message: The text for the client.
+        code: The reply code.
+        enhanced: The enhanced status code.
+        counted: The error counts against ``max_errors``.
+        close: The octets that follow cannot be trusted or located: close after the reply.
+
+    Attributes:
+        verb: The command whose arguments were wrong, when it was that.
+    """
+
+    verb: Verb | None = None
+
+    def __init__(
+        self, message: str, code: int, enhanced: str | None = None, *, counted: bool = True, close: bool = False
+    ) -> None:
+        super().__init__(message, code, enhanced)
+        self.counted = counted
+        self.close = close

@@ -1,0 +1,298 @@
+"""Octets in, one event at a time out: lines, and the dot-stuffed body of DATA (RFC 5321 section 4.5.2).
+
+A `Framer` holds what has arrived and gives *one* event for each call of `next_event`. Whoever drives it sets its
+mode before the next call, so that a body line can never be taken for a command, nor a command for a body line.
+
+Lines end with CRLF and nothing else. The body ends with CRLF . CRLF, or with ``.`` CRLF at its very start, and
+nothing else: LF.LF, LF.CRLF, CR.CR and their like are what smuggling is made of, and are malformed here.
+
+The one question that carries over from chunk to chunk is "are we at a line's start?". What may be the beginning of
+an end mark, or half of a CRLF, stays in the buffer until more arrives: at most two octets. Everything before it is
+handed on and never looked at again.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final, Literal
+
+import attrs
+
+from .errors import ProtocolError
+
+__all__ = ["MAX_CHUNK", "NEED_DATA", "BodyChunk", "EndOfBody", "Event", "Framer", "Line", "MalformedBody"]
+
+#: The longest BodyChunk, in octets.
+MAX_CHUNK = 65_536
+#: A line without an end after this many octets costs the connection.
+MAX_ENDLESS_LINE = 65_536
+
+
+class _NeedData(enum.Enum):
+    NEED_DATA = "NEED_DATA"
+
+
+#: No complete event is in the buffer: feed more.
+NEED_DATA: Final = _NeedData.NEED_DATA
+
+
+@attrs.define
+class Line:
+    """One line, without its end."""
+
+    data: bytes
+
+
+@attrs.define
+class BodyChunk:
+    """Octets of the body, dots unstuffed, 1 to `MAX_CHUNK` of them."""
+
+    data: bytes
+
+
+@attrs.frozen
+class MalformedBody:
+    """The body broke a rule. Comes once; no BodyChunk follows it, only the EndOfBody."""
+
+    reason: str
+
+
+@attrs.frozen
+class EndOfBody:
+    """The end mark was seen; what follows in the buffer is lines again."""
+
+
+Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]
+
+_END_OF_BODY = EndOfBody()
+# A CR that is not the CR of a CRLF inside a plain line: bare, or before a line that begins with a dot.
+_CR_BARE_OR_DOT = re.compile(rb"\r(?!\n[^.])")
+# Begins with a literal, so that the search for it runs at the speed of memchr.
+_BARE_LF = re.compile(rb"\n(?<!\r\n)")
+_BARE_CR = re.compile(rb"\r(?!\n)")
+_ANY_NEWLINE = re.compile(rb"\r\n|\r|\n")
+
+
+class _Mode(enum.Enum):
+    LINE = enum.auto()
+    BODY = enum.auto()
+
+
+class Framer:
+    """Cuts what arrives into events.
+
+    Args:
+        max_line: Longest command line in octets, its end included.
+        max_auth_line: The same for a line that begins with AUTH and for the lines of a SASL exchange.
+        max_data_line: The longest line of a body, its CRLF included; None: no bound.
+        normalize: A bare CR or LF in a body becomes CRLF instead of making it malformed, and a bare LF ends a command
+            line. It never ends a body.
+    """
+
+    __slots__ = (
+        "_at_line_start",
+        "_buffer",
+        "_dropped",
+        "_line_length",
+        "_malformed",
+        "_max_auth_line",
+        "_max_data_line",
+        "_max_line",
+        "_mode",
+        "_normalize",
+        "_position",
+        "_skipping",
+        "sasl",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_line: int = 2048,
+        max_auth_line: int = 12_288,
+        max_data_line: int | None = None,
+        normalize: bool = False,
+    ) -> None:
+        self._max_line = max_line
+        self._max_auth_line = max_auth_line
+        self._max_data_line = max_data_line
+        self._normalize = normalize
+        self._buffer = b""
+        self._position = 0
+        self._mode = _Mode.LINE
+        #: The next lines belong to a SASL exchange: only the length rule holds for them.
+        self.sasl = False
+        # Lines: skip to the line's end; the error to raise there (None: already raised), and the octets so far.
+        self._skipping: ProtocolError | Literal[True] | None = None
+        self._dropped = 0
+        # Body
+        self._at_line_start = True
+        self._malformed = False
+        self._line_length = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was received."""
+        if self._position >= len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._position :] + data
+        self._position = 0
+
+    @property
+    def pending(self) -> int:
+        """Octets in the buffer that no event has carried yet."""
+        return len(self._buffer) - self._position
+
+    def peek(self, size: int) -> bytes:
+        """The first octets of what is pending."""
+        return self._buffer[self._position : self._position + size]
+
+    def discard_pending(self) -> int:
+        """Throw the buffer away; returns how many octets that was."""
+        pending = self.pending
+        self._buffer = b""
+        self._position = 0
+        return pending
+
+    def start_body(self) -> None:
+        """The next events are those of a DATA body."""
+        self._mode = _Mode.BODY
+        self._at_line_start = True
+        self._malformed = False
+        self._line_length = 0
+
+    def next_event(self) -> Event:
+        """The next event in the present mode.
+
+        Raises:
+            ProtocolError: A line that is too long or has a bare LF; the framer is past it, or on the way to its end.
+        """
+        return self._next_line() if self._mode is _Mode.LINE else self._next_body()
+
+    # Lines
+
+    def _next_line(self) -> Line | Literal[_NeedData.NEED_DATA]:
+        buffer, start = self._buffer, self._position
+        if self._skipping is not None:
+            return self._skip_line()
+        end = buffer.find(b"\n", start)
+        if self.sasl and not self._normalize:
+            end = buffer.find(b"\r\n", start) + 1 or -1
+        length = (end + 1 if end >= 0 else len(buffer)) - start
+        if length > self._max_line and length > self._line_limit():
+            return self._begin_skipping(ProtocolError("Line too long", 500, "5.5.6" if self._in_auth() else "5.5.2"))
+        if end < 0:
+            return NEED_DATA
+        self._position = end + 1
+        if end > start and buffer[end - 1] == 13:
+            return Line(buffer[start : end - 1])
+        if self._normalize:
+            return Line(buffer[start:end])
+        # Told at once: a client that ends its lines with LF would wait for ever for its reply.
+        self._skipping = True
+        self._dropped = length
+        raise ProtocolError("A line ends with CRLF, never with LF alone", 500, "5.5.2")
+
+    def _in_auth(self) -> bool:
+        return self.sasl or self._buffer[self._position : self._position + 4].upper() == b"AUTH"
+
+    def _line_limit(self) -> int:
+        return max(self._max_line, self._max_auth_line) if self._in_auth() else self._max_line
+
+    def _begin_skipping(self, error: ProtocolError) -> Line | Literal[_NeedData.NEED_DATA]:
+        self._skipping = error
+        self._dropped = 0
+        return self._skip_line()
+
+    def _skip_line(self) -> Line | Literal[_NeedData.NEED_DATA]:
+        """Drop octets up to the end of a line that is refused, and raise its error there if that is still to do."""
+        buffer, start = self._buffer, self._position
+        mark = b"\n" if self._normalize else b"\r\n"
+        end = buffer.find(mark, start)
+        if end < 0:
+            # Half of a CRLF stays.
+            keep = 1 if buffer.endswith(b"\r") and start < len(buffer) else 0
+            self._dropped += len(buffer) - start - keep
+            self._position = len(buffer) - keep
+            if self._dropped <= MAX_ENDLESS_LINE:
+                return NEED_DATA
+            raise ProtocolError("Line without an end", 500, "5.5.2", close=True)
+        self._position = end + len(mark)
+        error, self._skipping = self._skipping, None
+        if isinstance(error, ProtocolError):
+            raise error
+        return self._next_line()
+
+    # The body of DATA
+
+    def _next_body(self) -> Event:
+        event: Event | None = None
+        while event is None:
+            start = self._position
+            # Normalizing may double what is handed on.
+            data = self._buffer[start : start + (MAX_CHUNK // 2 if self._normalize else MAX_CHUNK)]
+            dotted = self._at_line_start and data[:1] == b"."
+            if dotted and data[1:3] == b"\r\n":
+                self._position = start + 3
+                self._mode = _Mode.LINE
+                return _END_OF_BODY
+            stop, plain = self._measure(data, dotted=dotted)
+            if stop == 0:
+                return NEED_DATA
+            self._position = start + stop
+            event = self._hand_on(data[:stop], dotted=dotted, plain=plain)
+        return event
+
+    def _measure(self, data: bytes, *, dotted: bool) -> tuple[int, bool]:
+        """How much of this can be handed on now, and whether all of it is plain: no bare CR, no dot after a CRLF."""
+        if dotted and data in (b".", b".\r"):
+            return 0, True
+        first = _CR_BARE_OR_DOT.search(data, 1 if dotted else 0)
+        if first is None:
+            return len(data), True
+        mark = first.start()
+        end = data.find(b"\r\n.\r\n", mark)
+        if end >= 0:
+            stop = end + 2
+        else:
+            stop = len(data)
+            for beginning in (b"\r\n.", b"\r\n.\r", b"\r"):
+                if data.endswith(beginning):
+                    stop -= len(beginning.removeprefix(b"\r\n"))
+                    break
+        return stop, data[mark:stop] in (b"", b"\r\n")
+
+    def _hand_on(self, wire: bytes, *, dotted: bool, plain: bool) -> BodyChunk | MalformedBody | None:
+        """Check a piece that holds no end mark and no half CRLF, and unstuff it; None: dropped."""
+        self._at_line_start = wire.endswith(b"\r\n")
+        if self._malformed:
+            return None
+        problem = self._problem(wire, plain=plain)
+        if problem is not None:
+            self._malformed = True
+            return MalformedBody(problem)
+        data = wire[1:] if dotted else wire
+        if not plain:
+            data = data.replace(b"\r\n.", b"\r\n")
+        if self._normalize:
+            data = _ANY_NEWLINE.sub(b"\r\n", data)
+        return BodyChunk(data)
+
+    def _problem(self, wire: bytes, *, plain: bool) -> str | None:
+        if not self._normalize:
+            if not plain and _BARE_CR.search(wire):
+                return "a CR without LF"
+            if _BARE_LF.search(wire):
+                return "an LF without CR"
+        if self._max_data_line is not None and self._longest_line(wire) > self._max_data_line:
+            return f"a line of more than {self._max_data_line} octets"
+        return None
+
+    def _longest_line(self, wire: bytes) -> int:
+        """The longest line that ends or goes on in this piece, its CRLF included."""
+        lengths = [len(line) + 2 for line in wire.split(b"\r\n")]
+        lengths[-1] -= 2
+        lengths[0] += self._line_length
+        self._line_length = lengths[-1]
+        return max(lengths)

@@ -1,0 +1,165 @@
+"""The order of things: the states of a connection, one table, and the machine that walks it.
+
+Everything that affects the order of commands is in `TRANSITIONS`. An absent cell is 503 and leaves the state
+alone. What is not order (TLS first, AUTH first, sizes, counts) is a guard with a code of its own, not a cell.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from .commands import Verb
+from .errors import ProtocolError
+
+__all__ = ["TRANSITIONS", "Machine", "State"]
+
+
+class State(enum.Enum):
+    """Where a connection is."""
+
+    __hash__ = object.__hash__
+
+    #: Connected; the 220 was not sent yet.
+    CONNECTED = "CONNECTED"
+    #: Greeted; no HELO, EHLO or LHLO yet, or none since TLS began.
+    GREETED = "GREETED"
+    #: HELO was said; no transaction.
+    READY = "READY"
+    #: Inside a SASL exchange.
+    AUTH = "AUTH"
+    #: A sender, no recipient yet.
+    MAIL = "MAIL"
+    #: A sender and at least one recipient.
+    RCPT = "RCPT"
+    #: 354 was sent: the body comes.
+    DATA = "DATA"
+    #: 220 to STARTTLS was sent: the handshake comes.
+    TLS = "TLS"
+    #: Over.
+    CLOSED = "CLOSED"
+
+
+_ANY_TIME = (Verb.NOOP, Verb.HELP, Verb.VRFY, Verb.EXPN, Verb.QUIT)
+
+
+def _stay(state: State, *verbs: Verb) -> dict[Verb, State]:
+    return dict.fromkeys((*_ANY_TIME, *verbs), state)
+
+
+def _hello(state: State) -> dict[Verb, State]:
+    return dict.fromkeys((Verb.HELO, Verb.EHLO, Verb.LHLO), state)
+
+
+#: State -> verb -> the state after it was accepted. QUIT's 221 leads to CLOSED, as do 421 and 521 to anything.
+TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
+    State.CONNECTED: {Verb.GREETING: State.GREETED},
+    State.GREETED: {
+        **_stay(State.GREETED, Verb.RSET),
+        **_hello(State.READY),
+        Verb.STARTTLS: State.TLS,
+    },
+    State.READY: {
+        **_stay(State.READY, Verb.RSET),
+        **_hello(State.READY),
+        Verb.STARTTLS: State.TLS,
+        Verb.AUTH: State.AUTH,
+        Verb.MAIL: State.MAIL,
+    },
+    State.AUTH: {Verb.END_OF_AUTH: State.READY},
+    State.MAIL: {
+        **_stay(State.MAIL),
+        **_hello(State.READY),
+        Verb.RSET: State.READY,
+        Verb.RCPT: State.RCPT,
+    },
+    State.RCPT: {
+        **_stay(State.RCPT, Verb.RCPT),
+        **_hello(State.READY),
+        Verb.RSET: State.READY,
+        Verb.DATA: State.DATA,
+    },
+    State.DATA: {Verb.END_OF_DATA: State.READY},
+    State.TLS: {Verb.HANDSHAKE: State.GREETED},
+    State.CLOSED: {},
+}
+
+#: These move the state whatever the reply: the octets that follow are commands again.
+_UNCONDITIONAL = frozenset({Verb.END_OF_AUTH, Verb.END_OF_DATA})
+#: After these replies there is nothing more to say (RFC 5321 sections 3.8 and 4.1.1.10, RFC 7504).
+_CLOSING = frozenset({221, 421, 521})
+
+#: After these, what an earlier transaction refused is forgotten.
+_NEW_TRANSACTION = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO, Verb.MAIL, Verb.RSET, Verb.END_OF_DATA, Verb.HANDSHAKE})
+
+_NEEDED_FIRST: Mapping[Verb, str] = {
+    Verb.MAIL: "Send HELO or EHLO first",
+    Verb.AUTH: "Send EHLO first",
+    Verb.RCPT: "Need MAIL before RCPT",
+    Verb.DATA: "Need RCPT before DATA",
+}
+
+
+class Machine:
+    """Walks `TRANSITIONS` for one connection. `advance` is the one place where the state moves.
+
+    Args:
+        lmtp: The rules of RFC 2033 hold: DATA without a valid recipient is 503, whatever was tried.
+
+    Attributes:
+        state: The present state.
+    """
+
+    __slots__ = ("_lmtp", "_mail_refused", "_recipients_refused", "state")
+
+    def __init__(self, *, lmtp: bool = False) -> None:
+        self.state = State.CONNECTED
+        self._lmtp = lmtp
+        self._mail_refused = False
+        self._recipients_refused = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """A sender was accepted and the transaction is not over."""
+        return self.state in (State.MAIL, State.RCPT, State.DATA)
+
+    def check(self, verb: Verb) -> None:
+        """May this come now?
+
+        Raises:
+            ProtocolError: 503, or 554 for DATA after recipients that were all refused. It does not count as the
+                client's fault after a refused MAIL or refused recipients: a client that pipelines cannot know.
+        """
+        if verb in TRANSITIONS[self.state]:
+            return
+        refused = self._mail_refused or self._recipients_refused
+        if verb is Verb.DATA and self._recipients_refused and not self._lmtp:
+            raise ProtocolError("no valid recipients", 554, "5.5.1", counted=False)
+        counted = not (refused and verb in (Verb.RCPT, Verb.DATA))
+        if self.in_transaction and verb not in (Verb.RCPT, Verb.DATA):
+            message = "Not inside a transaction"
+        else:
+            message = _NEEDED_FIRST.get(verb, "Bad sequence of commands")
+        raise ProtocolError(message, 503, "5.5.1", counted=counted)
+
+    def advance(self, verb: Verb, code: int) -> None:
+        """Move on after a reply.
+
+        Args:
+            verb: What was answered; unless the code is a refusal, `check` has let it through.
+            code: The reply's code.
+        """
+        if code in _CLOSING:
+            self.state = State.CLOSED
+        elif code < 400 or verb in _UNCONDITIONAL:
+            self.state = TRANSITIONS[self.state][verb]
+            if verb in _NEW_TRANSACTION:
+                self._mail_refused = self._recipients_refused = False
+        elif verb is Verb.MAIL:
+            self._mail_refused = True
+        elif verb is Verb.RCPT:
+            self._recipients_refused = True
+
+    def close(self) -> None:
+        """Nothing more will be said."""
+        self.state = State.CLOSED

@@ -1,0 +1,44 @@
+"""The Received header field (RFC 5321 section 4.4)."""
+
+from __future__ import annotations
+
+import re
+from email.utils import format_datetime, localtime
+
+from .session import Envelope, Session
+
+__all__ = ["received_header"]
+
+# The HELO name is whatever one word the client chose; in a header it may not open a comment or end a clause.
+_NOT_IN_DOMAIN = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+
+
+def _peer(session: Session) -> str:
+    """TCP-info: what the connection itself tells of the client."""
+    address = session.remote_address
+    if address is None:
+        return _NOT_IN_DOMAIN.sub("?", session.client_hostname)
+    literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    if session.client_hostname.startswith("["):
+        return literal
+    return f"{_NOT_IN_DOMAIN.sub('?', session.client_hostname)} {literal}"
+
+
+def received_header(session: Session, envelope: Envelope, hostname: str) -> bytes:
+    """Build the field, folded, CRLF included.
+
+    The ``for`` clause is there only when there is one recipient: it must not tell others of each other
+    (RFC 5321 section 7.6).
+    """
+    helo = _NOT_IN_DOMAIN.sub("?", session.host_name_appears_as or "unknown")
+    parts = [
+        f"Received: from {helo} ({_peer(session)})",
+        f"by {hostname} with {session.transmission_type} id {session.id}-{session.transaction + 1}",
+    ]
+    if len(envelope.rcpt_to) == 1 and (envelope.smtp_utf8 or envelope.rcpt_to[0].address.isascii()):
+        parts.append(f"for <{envelope.rcpt_to[0].address}>")
+    if session.tls_options is not None:
+        parts.append(f"tls {session.tls_options.standard_name}")
+    parts[-1] += ";"
+    parts.append(format_datetime(localtime()))
+    return "\r\n\t".join(parts).encode() + b"\r\n"

@@ -1,0 +1,338 @@
+"""SMTPServer: listeners, limits, drain; and `serve`."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import trio
+
+from .app import App, Phase
+from .config import Config
+from .connection import Connection
+from .extensions import Offer
+from .handshake import watch_server_name
+from .protocol.replies import Reply
+from .session import Session
+from .stats import Stats
+from .transport import SocketTransport, accept_sockets, close_now, farewell
+
+__all__ = ["SMTPServer", "serve"]
+
+logger = logging.getLogger("trio_smtp")
+
+_FULL = Reply(421, "Too many connections", "4.3.2")
+_FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
+#: Refusals that are being said at a time; over that, connections are closed without a word.
+_MAX_REFUSALS = 100
+_REFUSAL_LIMIT = 5.0
+
+
+class SMTPServer:
+    """Serves one App under one Config, on any number of listeners and streams.
+
+    Args:
+        app: The handlers. Registering more is an error from now on.
+        config: Limits, clocks and switches.
+
+    Attributes:
+        app: As given.
+        config: As given.
+        stats: The counters.
+        listeners: The listeners being served.
+    """
+
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        if not isinstance(app, App):
+            raise TypeError(f"app must be an App, not {app!r}")
+        self.app = app
+        self.config = config = Config() if config is None else config
+        self.stats = Stats()
+        self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
+        app.freeze()
+        if not app.handles(Phase.DATA):
+            logger.warning("the App has no on_data handler: every message will be refused")
+        #: What sessions are offered.
+        self.offer = Offer(config, auth=app.handles(Phase.AUTH))
+        self.greeting = Reply(220, f"{config.hostname} {config.banner}")
+        self.hello = Reply(250, config.hostname)
+        self.ehlo_reply = lru_cache(maxsize=64)(self._ehlo_reply)
+        self.ssl_context: ssl.SSLContext | None = None
+        if config.ssl_context is not None:
+            self.reload_tls(config.ssl_context)
+        self._connections: set[Connection] = set()
+        self._hosts: Counter[str] = Counter()
+        self._refusals = 0
+        self._accepting: set[trio.CancelScope] = set()
+        self._draining = False
+
+    def _ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:
+        return Reply(250, (self.config.hostname, *extensions))
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener.
+
+        Raises:
+            RuntimeError: There is no listener, or it has no port.
+        """
+        for listener in self.listeners[:1]:
+            if isinstance(listener, trio.SocketListener):
+                name = listener.socket.getsockname()
+                if isinstance(name, tuple):
+                    return int(name[1])
+        raise RuntimeError("port: the server has no listener with a port")
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The live sessions."""
+        return [connection.session for connection in self._connections]
+
+    def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
+        """Use this context for handshakes from now on; sessions that are secure already go on as they are.
+
+        Args:
+            ssl_context: A server-side context.
+
+        Raises:
+            TypeError: Not an SSLContext.
+            ValueError: The server was made without TLS, so no client expects it.
+        """
+        if not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
+        if self.config.ssl_context is None:
+            raise ValueError("reload_tls needs a Config with an ssl_context to replace")
+        watch_server_name(ssl_context)
+        self.ssl_context = ssl_context
+
+    # Serving
+
+    async def serve_tcp(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on TCP and serve until cancelled or drained.
+
+        Args:
+            host: A name or address; None: the Config's.
+            port: A port, 0 for any free one; None: the Config's.
+            task_status: ``started()`` gives the listeners.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        await self.serve_listeners(await self.listen_tcp(host=host, port=port), task_status=task_status)
+
+    async def listen_tcp(self, *, host: str | None = None, port: int | None = None) -> list[trio.SocketListener]:
+        """Open TCP listeners for `serve_listeners`.
+
+        Args:
+            host: A name or address; None: the Config's.
+            port: A port, 0 for any free one; None: the Config's.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        config = self.config
+        return await trio.open_tcp_listeners(
+            config.port if port is None else port,
+            host=config.host if host is None else host,
+            backlog=config.backlog,
+        )
+
+    async def serve_listeners(
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve connections from these listeners until cancelled or drained; they are closed at the end.
+
+        Args:
+            listeners: Any trio listeners.
+            task_status: ``started()`` gives them.
+        """
+        self.listeners.extend(listeners)
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as accepting:
+                    self._accepting.add(accepting)
+                    if self._draining:
+                        accepting.cancel()
+                    async with trio.open_nursery() as acceptors:
+                        for listener in listeners:
+                            acceptors.start_soon(self._accept, listener, nursery)
+                        task_status.started(list(listeners))  # type: ignore[arg-type]
+                self._accepting.discard(accepting)
+                await self._close_listeners(listeners)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+                await self._close_listeners(listeners)
+
+    async def _close_listeners(self, listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        for listener in listeners:
+            if listener in self.listeners:
+                self.listeners.remove(listener)
+                await trio.aclose_forcefully(listener)
+
+    async def serve_stream(
+        self, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve one connection to its end; the stream is closed. No limit on connections holds here.
+
+        Args:
+            stream: Any trio stream, an in-memory one included.
+            task_status: ``started()`` gives the Session.
+        """
+        connection = Connection(self, stream, _session_of(stream))
+        self._register(connection)
+        task_status.started(connection.session)
+        await self._serve(connection)
+
+    def drain(self) -> None:
+        """Stop accepting, tell idle clients 421, let transactions in flight end within `drain_timeout`.
+
+        Safe to call from any task of the same run, more than once.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        for scope in self._accepting:
+            scope.cancel()
+        for connection in self._connections:
+            connection.drain(self.config.drain_timeout)
+
+    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery) -> None:
+        def start(stream: trio.abc.Stream) -> None:
+            self._start(stream, nursery)
+
+        if isinstance(listener, trio.SocketListener):
+            await accept_sockets(listener, start)
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    raise
+                logger.error("accepting pauses: %s", exc.strerror)
+                await trio.sleep(0.1)
+            else:
+                start(stream)
+
+    def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        """Serve a new connection, or refuse it."""
+        config = self.config
+        connection = Connection(self, stream, _session_of(stream))
+        host = host_key(connection.session.remote_address)
+        refusal = None
+        if len(self._connections) >= config.max_connections:
+            refusal = _FULL
+        elif config.max_connections_per_host is not None and self._hosts[host] >= config.max_connections_per_host:
+            refusal = _FULL_FOR_HOST
+        if refusal is None:
+            self._register(connection)
+            nursery.start_soon(self._serve, connection)
+            return
+        self.stats.connections_refused += 1
+        logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
+        nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else refusal)
+
+    def _register(self, connection: Connection) -> None:
+        """Count it from here on: the task that serves it begins later, and a limit must hold now."""
+        self._connections.add(connection)
+        self._hosts[host_key(connection.session.original_peer[0])] += 1
+        self.stats.connections_accepted += 1
+        self.stats.connections_open += 1
+        if self._draining:
+            connection.drain(self.config.drain_timeout)
+
+    async def _serve(self, connection: Connection) -> None:
+        host = host_key(connection.session.original_peer[0])
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            self.stats.connections_open -= 1
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+        self._refusals += 1
+        try:
+            # On an implicit-TLS port nothing can be said without a handshake.
+            if refusal is not None and not self.config.implicit_tls:
+                self.stats.replies[refusal.code] += 1
+                with trio.move_on_after(_REFUSAL_LIMIT):
+                    await stream.send_all(refusal.encode())
+                    await farewell(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # nobody there to be refused
+        finally:
+            self._refusals -= 1
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+                await close_now(stream)
+
+
+def host_key(address: str | None) -> str:
+    """What counts as one host: an IPv4 address, or an IPv6 network of 64 bits, which one host can have all of."""
+    if address is None or ":" not in address:
+        return address or ""
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _canonical(address: str) -> str:
+    """IPv4-mapped IPv6 as IPv4, IPv6 in its canonical form."""
+    if ":" not in address:
+        return address
+    ip = ipaddress.IPv6Address(address.partition("%")[0])
+    return str(ip.ipv4_mapped or ip)
+
+
+def _session_of(stream: trio.abc.Stream) -> Session:
+    """A session that knows who is at the other end, where the stream does."""
+    session = Session()
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if isinstance(stream, (SocketTransport, trio.SocketStream)):
+        try:
+            remote, local = stream.socket.getpeername(), stream.socket.getsockname()
+        except OSError:
+            return session  # gone already; the first receive will say so
+        if isinstance(remote, tuple):
+            session.remote_address, session.remote_port = _canonical(remote[0]), remote[1]
+            session.local_address, session.local_port = _canonical(local[0]), local[1]
+            session.original_peer = session.remote_address, session.remote_port
+            session.client_hostname = f"[{session.remote_address}]"
+    return session
+
+
+async def serve(
+    app: App,
+    config: Config | None = None,
+    *,
+    task_status: trio.TaskStatus[SMTPServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Open the listeners the Config names and serve until cancelled or drained.
+
+    Args:
+        app: The handlers.
+        config: None: a `Config` with its defaults.
+        task_status: ``started()`` gives the `SMTPServer`.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+    server = SMTPServer(app, config)
+    listeners = await server.listen_tcp()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, listeners)
+        task_status.started(server)

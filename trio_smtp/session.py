@@ -1,0 +1,126 @@
+"""What handlers see: Session, Envelope, TLSInfo. Data only."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+import attrs
+
+from .protocol.addresses import Address
+
+__all__ = ["Envelope", "Session", "TLSInfo"]
+
+
+@attrs.frozen
+class TLSInfo:
+    """What a TLS handshake agreed on.
+
+    Attributes:
+        name: OpenSSL's name of the cipher suite, such as ``"ECDHE-RSA-AES128-GCM-SHA256"``.
+        standard_name: IANA's name, such as ``"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"``.
+        version: ``"TLSv1.2"``, ``"TLSv1.3"``.
+        bits: Secret bits of the cipher.
+        peer_certificate: The client's certificate (DER), or None.
+    """
+
+    name: str
+    standard_name: str
+    version: str
+    bits: int
+    peer_certificate: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.define(eq=False)
+class Envelope:
+    """One mail transaction's sender, recipients and parameters.
+
+    At the end of a transaction the session gets a new one, so a handler may keep this one.
+
+    Attributes:
+        mail_from: The sender, ``mail_from.address == ""`` for the null sender; None before MAIL.
+        rcpt_to: The accepted recipients, in order, duplicates included.
+        body_type: What BODY= declared (RFC 6152).
+        smtp_utf8: SMTPUTF8 was asked for (RFC 6531).
+        size: What SIZE= declared, in octets, or None (RFC 1870).
+        auth: What AUTH= said, decoded, ``"<>"`` included, or None (RFC 4954 section 5).
+    """
+
+    mail_from: Address | None = None
+    rcpt_to: list[Address] = attrs.field(factory=list)
+    body_type: Literal["7BIT", "8BITMIME"] = "7BIT"
+    smtp_utf8: bool = False
+    size: int | None = None
+    auth: str | None = None
+
+
+@attrs.define(eq=False)
+class Session:
+    """One client's connection, the same object from connect to close.
+
+    Attributes:
+        id: 32 random characters.
+        remote_address: The client's address; None on a Unix or in-memory stream. IPv4-mapped IPv6 as IPv4.
+        remote_port: The client's port, or None.
+        local_address: Our address, or None.
+        local_port: Our port, or None.
+        client_hostname: ``"[address]"``, or ``"unknown"`` when there is no address.
+        host_name_appears_as: What HELO, EHLO or LHLO said; None before it.
+        opening_command: Which of the three it was.
+        secure: The stream is encrypted.
+        tls_options: What TLS agreed on, or None.
+        servername: The name the client asked for in its TLS handshake (SNI), or None.
+        user: What `AuthContext.accept` was given.
+        authenticated: A handler accepted the credentials.
+        auth_mechanism: The SASL mechanism used, or None.
+        transaction: Transactions finished on this connection.
+        envelope: The transaction in progress; replaced at its end.
+        original_peer: ``(address, port)`` as the socket saw it.
+        lmtp: The session speaks LMTP.
+        error: The last 4xx or 5xx reply sent, or None.
+        data: For handlers' own use.
+    """
+
+    id: str = attrs.field(factory=lambda: secrets.token_hex(16))
+    remote_address: str | None = None
+    remote_port: int | None = None
+    local_address: str | None = None
+    local_port: int | None = None
+    client_hostname: str = "unknown"
+    host_name_appears_as: str | None = None
+    opening_command: Literal["HELO", "EHLO", "LHLO"] | None = None
+    secure: bool = False
+    tls_options: TLSInfo | None = None
+    servername: str | None = None
+    user: object = None
+    authenticated: bool = False
+    auth_mechanism: str | None = None
+    transaction: int = 0
+    envelope: Envelope = attrs.field(factory=Envelope)
+    original_peer: tuple[str | None, int | None] = (None, None)
+    lmtp: bool = False
+    error: str | None = None
+    data: dict[str, object] = attrs.field(factory=dict)
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """The same as `tls_options`."""
+        return self.tls_options
+
+    @property
+    def transmission_type(self) -> str:
+        """The ``with`` keyword of a Received header for what has been said so far.
+
+        RFC: RFC 3848, RFC 6531 section 4.3, IANA's "Mail Transmission Types".
+        """
+        if self.envelope.smtp_utf8:
+            kind = "UTF8LMTP" if self.lmtp else "UTF8SMTP"
+        elif self.lmtp:
+            kind = "LMTP"
+        elif self.opening_command == "EHLO":
+            kind = "ESMTP"
+        else:
+            kind = "SMTP"
+        if kind == "SMTP":
+            return kind  # a client that said HELO has no keyword for TLS or AUTH
+        return kind + ("S" if self.secure else "") + ("A" if self.authenticated else "")

@@ -1,0 +1,342 @@
+r"""Test mail handlers in memory: a client, transcripts, and a listener, without sockets and without waiting.
+
+Example::
+
+    async def test_refuses_strangers() -> None:
+        async with open_client(app) as client:
+            await client.ehlo()
+            reply = await client.send_message("a@example.org", ["b@elsewhere.example"], b"Hello\r\n")
+            assert reply.code == 550
+
+They go well with trio's ``autojump_clock``: timeouts then cost no time.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import attrs
+import trio
+import trio.testing
+
+from .app import App
+from .config import Config
+from .protocol.replies import Reply, parse_reply
+from .server import SMTPServer
+from .session import Session
+
+__all__ = ["Client", "Cut", "MemoryListener", "open_client", "play"]
+
+#: How a transcript's client lines are cut into segments.
+Cut = Literal["whole", "line", "octet", "random"]
+
+
+class Client:
+    """A small SMTP client on any trio stream, for tests.
+
+    Args:
+        stream: The client's end.
+
+    Attributes:
+        stream: The client's end; after `starttls` the encrypted one.
+        greeting: The server's greeting, once it was read.
+        server: The server, when `open_client` made it.
+        session: The server's Session, when `open_client` made it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.greeting: Reply
+        self.server: SMTPServer
+        self.session: Session
+        self._buffer = b""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send octets as they are."""
+        await self.stream.send_all(data)
+
+    async def read_line(self) -> bytes:
+        """The next line, its CRLF included.
+
+        Raises:
+            trio.EndOfChannel: The server closed the connection.
+        """
+        while b"\r\n" not in self._buffer:
+            data = await self.stream.receive_some(65_536)
+            if not data:
+                raise trio.EndOfChannel(f"the server closed the connection after {self._buffer!r}")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line + b"\r\n"
+
+    async def read_reply(self) -> Reply:
+        """The next reply.
+
+        Raises:
+            trio.EndOfChannel: The server closed the connection.
+            ValueError: What came is not a well-formed reply.
+        """
+        wire = b""
+        while True:
+            line = await self.read_line()
+            wire += line
+            if line[3:4] != b"-":
+                return parse_reply(wire)
+
+    async def read_to_end(self) -> bytes:
+        """Everything up to the end of the connection."""
+        data, self._buffer = self._buffer, b""
+        while more := await self.stream.receive_some(65_536):
+            data += more
+        return data
+
+    async def command(self, line: str | bytes) -> Reply:
+        """Send a line (CRLF is added) and read the reply."""
+        await self.send_bytes((line.encode() if isinstance(line, str) else line) + b"\r\n")
+        return await self.read_reply()
+
+    async def ehlo(self, name: str = "client.example") -> Reply:
+        """Say EHLO."""
+        return await self.command(f"EHLO {name}")
+
+    async def starttls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = None) -> Reply:
+        """Say STARTTLS and shake hands; the caller says EHLO again.
+
+        Args:
+            ssl_context: A client-side context.
+            server_hostname: Whom the certificate must name.
+
+        Raises:
+            trio.BrokenResourceError: The handshake failed.
+        """
+        reply = await self.command("STARTTLS")
+        if reply.code == 220:
+            self.stream = trio.SSLStream(
+                self.stream, ssl_context, server_hostname=server_hostname, https_compatible=True
+            )
+            await self.stream.do_handshake()
+        return reply
+
+    async def auth_plain(self, username: str, password: str, authzid: str = "") -> Reply:
+        """Authenticate by PLAIN with an initial response."""
+        response = base64.b64encode(f"{authzid}\0{username}\0{password}".encode()).decode()
+        return await self.command(f"AUTH PLAIN {response}")
+
+    async def send_message(self, sender: str, recipients: Iterable[str], data: bytes) -> Reply:
+        """Send one message, dots stuffed.
+
+        Args:
+            sender: The reverse-path, without brackets.
+            recipients: Without brackets.
+            data: Lines ended by CRLF; a missing last one is added.
+
+        Returns:
+            The reply to the message; or what refused it: MAIL's reply, DATA's, or the last recipient's when all
+            were refused.
+        """
+        reply = await self.command(f"MAIL FROM:<{sender}>")
+        if reply.code >= 400:
+            return reply
+        replies = [await self.command(f"RCPT TO:<{recipient}>") for recipient in recipients]
+        if replies and min(reply.code for reply in replies) >= 400:
+            return replies[-1]
+        reply = await self.command("DATA")
+        if reply.code != 354:
+            return reply
+        await self.send_bytes(stuff(data))
+        return await self.read_reply()
+
+    async def quit(self) -> Reply:
+        """Say QUIT."""
+        return await self.command("QUIT")
+
+    async def aclose(self) -> None:
+        """Close without a word."""
+        await trio.aclose_forcefully(self.stream)
+
+
+def stuff(data: bytes) -> bytes:
+    """A message as it stands on the wire: dots doubled, the end mark behind it."""
+    if data and not data.endswith(b"\r\n"):
+        data += b"\r\n"
+    return re.sub(rb"(?m)^\.", b"..", data) + b".\r\n"
+
+
+def _configured(config: Config | None, changes: dict[str, Any]) -> Config:
+    return attrs.evolve(config, **changes) if config is not None else Config(hostname="mx.example", **changes)
+
+
+@asynccontextmanager
+async def open_client(app: App, config: Config | None = None, **config_changes: Any) -> AsyncIterator[Client]:
+    """A server and a client of it over a pair of memory streams; the greeting has been read.
+
+    Args:
+        app: The handlers.
+        config: None: defaults, and ``mx.example`` as the host name.
+        config_changes: Fields of Config that differ.
+
+    Yields:
+        The client. When the block is left its stream is closed, and the session's end is awaited.
+    """
+    server = SMTPServer(app, _configured(config, config_changes))
+    ours, theirs = trio.testing.memory_stream_pair()
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        client = Client(ours)
+        client.server = server
+        client.session = await nursery.start(server.serve_stream, theirs)
+        try:
+            if not server.config.implicit_tls:
+                client.greeting = await client.read_reply()
+            yield client
+        except Exception as exc:
+            # Raised again outside: a test that fails should show its own error, not a group around it.
+            failure = exc
+            nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await client.aclose()
+    if failure is not None:
+        raise failure
+
+
+_ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([rnt0\\]))")
+_ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
+
+
+def _unescape(text: str) -> bytes:
+    return _ESCAPE.sub(lambda m: bytes.fromhex(m[1].decode()) if m[1] else _ESCAPES[m[2]], text.encode())
+
+
+@attrs.frozen
+class _Turn:
+    sent: tuple[bytes, ...]
+    expected: tuple[tuple[int, str], ...]
+
+
+def _parse(transcript: str) -> list[_Turn]:
+    """Cut a transcript into turns: what the client says, then what the server answers."""
+    turns: list[_Turn] = []
+    sent: list[bytes] = []
+    expected: list[tuple[int, str]] = []
+    for number, line in enumerate(transcript.splitlines(), 1):
+        mark, text = line[:2], line[2:].removeprefix(" ")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if mark not in ("C:", "C=", "S:"):
+            raise ValueError(f"line {number}: a transcript's lines begin with 'C:', 'C=', 'S:' or '#', not {line!r}")
+        if mark == "S:":
+            expected.append((number, text))
+            continue
+        if expected:
+            turns.append(_Turn(tuple(sent), tuple(expected)))
+            sent, expected = [], []
+        sent.append(_unescape(text) + (b"\r\n" if mark == "C:" else b""))
+    return [*turns, _Turn(tuple(sent), tuple(expected))]
+
+
+def _segments(lines: Sequence[bytes], cut: Cut, dice: random.Random) -> list[bytes]:
+    whole = b"".join(lines)
+    if cut == "whole":
+        return [whole] if whole else []
+    if cut == "line":
+        return list(lines)
+    segments = []
+    while whole:
+        n = 1 if cut == "octet" else dice.randint(1, 12)
+        segments.append(whole[:n])
+        whole = whole[n:]
+    return segments
+
+
+async def play(
+    app: App, transcript: str, config: Config | None = None, *, cut: Cut = "whole", seed: int = 0, **config_changes: Any
+) -> None:
+    r"""Play a transcript against a server in memory and compare what it answers.
+
+    ``C:`` is a line the client sends, CRLF added; ``C=`` the same without CRLF; both know the escapes ``\r``, ``\n``,
+    ``\t``, ``\0``, ``\\`` and ``\xNN``. ``S:`` is a line the server must answer, the greeting included; ``...`` in it
+    stands for any text, and ``S: <close>`` for the end of the connection. ``#`` begins a comment. Client lines that
+    follow each other are pipelined.
+
+    Args:
+        app: The handlers.
+        transcript: The text.
+        config: None: defaults, and ``mx.example`` as the host name.
+        cut: How the client's octets are cut into segments.
+        seed: For ``cut="random"``.
+        config_changes: Fields of Config that differ.
+
+    Raises:
+        AssertionError: The server said something else; the text names the transcript's line.
+        ValueError: The transcript is malformed.
+    """
+    turns = _parse(transcript)
+    server = SMTPServer(app, _configured(config, config_changes))
+    ours, theirs = trio.testing.memory_stream_pair()
+    client = Client(ours)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, theirs)
+        dice = random.Random(seed)  # noqa: S311 - cuts a transcript
+        try:
+            for turn in turns:
+                for segment in _segments(turn.sent, cut, dice):
+                    await client.send_bytes(segment)
+                    if cut != "whole":
+                        await trio.testing.wait_all_tasks_blocked()
+                for number, text in turn.expected:
+                    await _expect(client, number, text)
+            await client.aclose()
+        except Exception as exc:
+            failure = exc
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _expect(client: Client, number: int, text: str) -> None:
+    if text == "<close>":
+        rest = await client.read_to_end()
+        if rest:
+            raise AssertionError(f"line {number}: expected the end of the connection, the server said {rest!r}")
+        return
+    try:
+        line = (await client.read_line()).decode().removesuffix("\r\n")
+    except trio.EndOfChannel:
+        raise AssertionError(f"line {number}: expected {text!r}, the server closed the connection") from None
+    pattern = ".*".join(re.escape(part) for part in text.split("..."))
+    if not re.fullmatch(pattern, line):
+        raise AssertionError(f"line {number}: expected {text!r}, the server said {line!r}")
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener without sockets, for `SMTPServer.serve_listeners`: each `connect` gives a client's stream."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
+
+    async def connect(self) -> trio.abc.Stream:
+        """Connect; returns the client's end.
+
+        Raises:
+            trio.BrokenResourceError: The listener was closed.
+        """
+        ours, theirs = trio.testing.memory_stream_pair()
+        await self._send.send(theirs)
+        return ours
+
+    async def accept(self) -> trio.abc.Stream:
+        """See `trio.abc.Listener`."""
+        return await self._receive.receive()
+
+    async def aclose(self) -> None:
+        """See `trio.abc.AsyncResource`."""
+        self._receive.close()
+        await trio.lowlevel.checkpoint()
