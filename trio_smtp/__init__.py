@@ -23,11 +23,18 @@ from .message import MessageStream as MessageStream
 from .message import MessageTooLarge as MessageTooLarge
 from .message import StreamConsumed as StreamConsumed
 from .protocol.addresses import Address as Address
+from .protocol.credentials import CramMD5Credentials as CramMD5Credentials
+from .protocol.credentials import Credentials as Credentials
+from .protocol.credentials import ExternalCredentials as ExternalCredentials
+from .protocol.credentials import OAuthCredentials as OAuthCredentials
+from .protocol.credentials import PlainCredentials as PlainCredentials
+from .protocol.credentials import ScramCredentials as ScramCredentials
+from .protocol.credentials import ScramSecret as ScramSecret
 from .protocol.errors import ProtocolError as ProtocolError
 from .protocol.errors import SMTPError as SMTPError
 from .protocol.replies import Reply as Reply
-from .protocol.sasl import Credentials as Credentials
-from .protocol.sasl import PlainCredentials as PlainCredentials
+from .protocol.sasl import Mechanism as Mechanism
+from .protocol.sasl import SASLContext as SASLContext
 from .server import SMTPServer as SMTPServer
 from .server import serve as serve
 from .session import Envelope as Envelope
@@ -43,26 +50,33 @@ __all__ = [
     "CloseContext",
     "Config",
     "ConnectContext",
+    "CramMD5Credentials",
     "Credentials",
     "DataContext",
     "DataStartContext",
     "Envelope",
+    "ExternalCredentials",
     "Filter",
     "Handler",
     "HeloContext",
     "MailFromContext",
+    "Mechanism",
     "MessageIncomplete",
     "MessageMalformed",
     "MessageStream",
     "MessageTooLarge",
     "Middleware",
+    "OAuthCredentials",
     "PlainCredentials",
     "Plugin",
     "ProtocolError",
     "RcptToContext",
     "Reply",
+    "SASLContext",
     "SMTPError",
     "SMTPServer",
+    "ScramCredentials",
+    "ScramSecret",
     "SecureContext",
     "Session",
     "Stats",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import binascii
+import json
 import logging
 from typing import TYPE_CHECKING
 
 from .app import Phase
 from .contexts import AuthContext
-from .outcomes import EndSession
+from .outcomes import EndSession, outcome
 from .protocol.commands import Command, Verb
-from .protocol.errors import ProtocolError
+from .protocol.credentials import Credentials, ScramSecret
+from .protocol.errors import ProtocolError, SMTPError
 from .protocol.replies import Reply
-from .protocol.sasl import MECHANISMS, Credentials, Mechanism
+from .protocol.sasl import Mechanism, SecretNeeded
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -33,16 +35,17 @@ async def authenticate(conn: Connection, command: Command) -> None:
         raise ProtocolError(f"{mechanism.name} takes no initial response", 501, "5.5.2")
     conn.machine.advance(Verb.AUTH, 334)
     conn.framer.sasl = True
+    conn.session.auth_mechanism = mechanism.name
     try:
-        try:
-            credentials = await _exchange(conn, mechanism, initial)
-        finally:
-            conn.framer.sasl = False
-        reply = await _decide(conn, mechanism, credentials)
+        reply = await _decide(conn, mechanism, initial)
     except ProtocolError as exc:
         # Whatever the reply, the exchange is over; the loop sends it and counts it.
         conn.machine.advance(Verb.END_OF_AUTH, exc.code)
         raise
+    finally:
+        conn.framer.sasl = False
+        if not conn.session.authenticated:
+            conn.session.auth_mechanism = None
     conn.write(reply)
     conn.machine.advance(Verb.END_OF_AUTH, reply.code)
 
@@ -50,7 +53,8 @@ async def authenticate(conn: Connection, command: Command) -> None:
 def _mechanism(conn: Connection, name: str) -> Mechanism:
     """The mechanism asked for, when this session may use it now."""
     offer, session = conn.server.offer, conn.session
-    if not offer.auth(session):
+    mechanisms = offer.mechanisms(session)
+    if not mechanisms:
         if offer.auth_after_tls(session):
             raise ProtocolError("Encryption required for authentication", 538, "5.7.11", counted=False)
         raise ProtocolError("Command not implemented", 502, "5.5.1")
@@ -58,22 +62,65 @@ def _mechanism(conn: Connection, name: str) -> Mechanism:
         raise ProtocolError("Already authenticated", 503, "5.5.1")
     if session.opening_command == "HELO":
         raise ProtocolError("Send EHLO first", 503, "5.5.1")
-    if name not in conn.config.auth_mechanisms:
+    mechanism = mechanisms.get(name)
+    if mechanism is None:
         raise ProtocolError("Unrecognized authentication mechanism", 504, "5.5.4")
-    return MECHANISMS[name]
+    return mechanism
+
+
+async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply:
+    """The exchange, the handlers' word on it, and what a refusal costs."""
+    session = conn.session
+    try:
+        credentials = await _exchange(conn, mechanism, initial)
+    except ProtocolError:
+        raise
+    except SMTPError as exc:  # the mechanism, or the look-up of a secret, refused
+        return await _refused(conn, mechanism, exc.reply)
+    context = AuthContext(session, _ACCEPTED, credentials)
+    reply = await conn.phase(Phase.AUTH, context)
+    if reply.code >= 400 or not context.accepted:
+        reply = reply if reply.code >= 400 else _NOBODY_ACCEPTED
+        if mechanism.oauth and reply.code >= 500:
+            # RFC 7628 section 3.2.2: the client is told why, answers something, and is refused then.
+            await _ask(conn, json.dumps(dict(context.oauth_challenge)).encode())
+        return await _refused(conn, mechanism, reply)
+    session.user, session.authenticated = context.user, True
+    conn.stats.auth_successes += 1
+    return reply
+
+
+async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply) -> Reply:
+    """A refusal costs the client time, and in the end the connection."""
+    conn.stats.auth_failures += 1
+    if reply.code < 500 and reply.code != 421:
+        # The only temporary failure RFC 4954 section 6 knows.
+        return Reply(454, reply.lines, "4.7.0")
+    conn.auth_failures += 1
+    conn.log(logging.WARNING, "authentication refused", f"mechanism={mechanism.name} failures={conn.auth_failures}")
+    if conn.config.auth_failure_delay:
+        await conn.pause(conn.config.auth_failure_delay * 2 ** (conn.auth_failures - 1))
+    if conn.auth_failures >= conn.config.max_auth_failures:
+        raise EndSession("abuse", _TOO_MANY_FAILURES)
+    return reply
 
 
 async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Credentials:
     """Challenges and responses up to the credentials."""
-    exchange = mechanism.start()
+    exchange = mechanism.start(conn.server.offer.sasl_context(conn.session, mechanism.name))
     try:
-        challenge = next(exchange)
+        step = next(exchange)
         if initial:
             # "=" is an empty initial response (RFC 4954 section 4).
-            challenge = exchange.send(b"" if initial == "=" else _decode(initial.encode()))
+            step = exchange.send(b"" if initial == "=" else _decode(initial.encode()))
         while True:
-            conn.write(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()), enhanced=False)
-            challenge = exchange.send(await _response(conn))
+            if isinstance(step, SecretNeeded):
+                step = exchange.send(await _look_up(conn, step.username))
+            else:
+                answer = await _ask(conn, step)
+                if answer == b"*":
+                    raise ProtocolError("Authentication cancelled", 501, "5.7.0")
+                step = exchange.send(_decode(answer))
     except StopIteration as stop:
         credentials: Credentials = stop.value
         return credentials
@@ -81,11 +128,26 @@ async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Cre
         exchange.close()
 
 
-async def _response(conn: Connection) -> bytes:
-    line = await conn.next_line()
-    if line == b"*":
-        raise ProtocolError("Authentication cancelled", 501, "5.7.0")
-    return _decode(line)
+async def _ask(conn: Connection, challenge: bytes) -> bytes:
+    """Send a challenge; returns the client's line as it came."""
+    conn.write(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()), enhanced=False)
+    return await conn.next_line()
+
+
+async def _look_up(conn: Connection, username: str) -> ScramSecret | None:
+    """The stored secret of a user.
+
+    Raises:
+        SMTPError: The look-up refused, or crashed.
+    """
+    lookup = conn.config.scram_lookup
+    assert lookup is not None
+    conn.arm("handler", conn.config.handler_timeout)
+    try:
+        return await lookup(username, conn.session)
+    except Exception as exc:
+        reply = outcome(exc, "scram_lookup", conn.session)
+        raise SMTPError(reply.lines, reply.code, reply.enhanced) from None
 
 
 def _decode(line: bytes) -> bytes:
@@ -93,27 +155,3 @@ def _decode(line: bytes) -> bytes:
         return binascii.a2b_base64(line, strict_mode=True)
     except ValueError:
         raise ProtocolError("Not valid base64", 501, "5.5.2") from None
-
-
-async def _decide(conn: Connection, mechanism: Mechanism, credentials: Credentials) -> Reply:
-    """Ask the handlers; a refusal costs the client time, and in the end the connection."""
-    session, config = conn.session, conn.config
-    context = AuthContext(session, _ACCEPTED, credentials)
-    reply = await conn.phase(Phase.AUTH, context)
-    if reply.code < 400:
-        if context.accepted:
-            session.user, session.authenticated, session.auth_mechanism = context.user, True, mechanism.name
-            conn.stats.auth_successes += 1
-            return reply
-        reply = _NOBODY_ACCEPTED
-    conn.stats.auth_failures += 1
-    if 400 <= reply.code < 500 and reply.code != 421:
-        # The only temporary failure RFC 4954 section 6 knows.
-        return Reply(454, reply.lines, reply.enhanced or "4.7.0")
-    conn.auth_failures += 1
-    conn.log(logging.WARNING, "authentication refused", f"mechanism={mechanism.name} failures={conn.auth_failures}")
-    if config.auth_failure_delay:
-        await conn.pause(config.auth_failure_delay * 2 ** (conn.auth_failures - 1))
-    if conn.auth_failures >= config.max_auth_failures:
-        raise EndSession("abuse", _TOO_MANY_FAILURES)
-    return reply

@@ -6,12 +6,14 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 import attrs
 
-from .protocol.sasl import MECHANISMS
+from .protocol.credentials import ScramSecret
+from .protocol.sasl import MECHANISMS, Mechanism
+from .session import Session
 
 __all__ = ["COMMANDS", "Config"]
 
@@ -20,6 +22,8 @@ COMMANDS = frozenset(
     ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "HELP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH")
 )
 
+#: Finds the secret of a user for SCRAM.
+ScramLookup = Callable[[str, Session], Awaitable[ScramSecret | None]]
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 _HOSTNAME = re.compile(r"[!-~]{1,255}")
 
@@ -63,8 +67,12 @@ def _upper(names: Iterable[str]) -> Any:
     return names if isinstance(names, str) else frozenset(str(name).upper() for name in names)
 
 
-def _upper_in_order(names: Iterable[str]) -> Any:
-    return names if isinstance(names, str) else tuple(str(name).upper() for name in names)
+def _mechanisms(names: Iterable[str | Mechanism]) -> Any:
+    return names if isinstance(names, str) else tuple(n if isinstance(n, Mechanism) else str(n).upper() for n in names)
+
+
+def _known_mechanisms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _names_of(MECHANISMS)(_, attribute, value if isinstance(value, str) else [n for n in value if isinstance(n, str)])
 
 
 def _names_of(allowed: Iterable[str] | None) -> _Validator:
@@ -112,9 +120,11 @@ class Config:
         implicit_tls: TLS from the first octet (port 465).
         starttls_required: 530 to all but EHLO, HELO, NOOP, RSET, HELP, STARTTLS and QUIT until TLS.
         tls_handshake_timeout: For the whole handshake.
-        auth_mechanisms: The SASL mechanisms to offer, by name, in this order.
+        auth_mechanisms: The SASL mechanisms to offer, in this order: names, and `Mechanism` objects of your own.
         auth_required: 530 to MAIL, RCPT and DATA before authentication.
         allow_insecure_auth: AUTH is usable before TLS.
+        scram_lookup: ``async (username, session)``, gives the user's `ScramSecret` for ``session.auth_mechanism``
+            or None; SCRAM needs it.
         auth_required_message: The text of that 530.
         max_auth_failures: So many refused attempts get 421 4.7.0.
         auth_failure_delay: Waited before the first refusal is sent; doubles with each.
@@ -160,11 +170,14 @@ class Config:
     starttls_required: bool = _flag(False)
     tls_handshake_timeout: float = _seconds(30)
 
-    auth_mechanisms: tuple[str, ...] = attrs.field(
-        default=("PLAIN", "LOGIN"), converter=_upper_in_order, validator=_names_of(MECHANISMS)
+    auth_mechanisms: tuple[str | Mechanism, ...] = attrs.field(
+        default=("PLAIN", "LOGIN"), converter=_mechanisms, validator=_known_mechanisms
     )
     auth_required: bool = _flag(False)
     allow_insecure_auth: bool = _flag(False)
+    scram_lookup: ScramLookup | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.is_callable()), repr=False
+    )
     auth_required_message: str = attrs.field(default="Authentication required", validator=_line)
     max_auth_failures: int = _count(3)
     auth_failure_delay: float = _seconds(0, least=0)
@@ -217,3 +230,12 @@ class Config:
             raise ValueError("auth_required=True contradicts disabled_commands with AUTH in it")
         if self.auth_required and not self.auth_mechanisms:
             raise ValueError("auth_required=True needs at least one of auth_mechanisms")
+        names = [each.name if isinstance(each, Mechanism) else each for each in self.auth_mechanisms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"auth_mechanisms names one twice: {', '.join(names)}")
+        if any(name.startswith("SCRAM-") for name in self.auth_mechanisms if isinstance(name, str)):
+            if self.scram_lookup is None:
+                raise ValueError("auth_mechanisms with SCRAM in it needs scram_lookup")
+            from .protocol.scram import library
+
+            library()  # an extra that is missing should be missed now

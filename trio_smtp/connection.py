@@ -480,7 +480,20 @@ class Connection:
 
     def _trace(self, who: str, wire: bytes) -> None:
         """The dialogue, for DEBUG: secrets masked, control octets escaped."""
-        if who == "C" and (self.framer.sasl or wire[:4].upper() == b"AUTH"):
-            wire = b" ".join(wire.split(b" ")[:2]) + b" ***" if not self.framer.sasl else b"***"
+        if who == "C":
+            wire = self._masked(wire)
         for line in wire.removesuffix(b"\r\n").split(b"\r\n"):
             logger.debug("session=%s %s: %s", self.session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
+
+    def _masked(self, line: bytes) -> bytes:
+        """A line that may hold a secret, without it: AUTH, its exchange, and what is no command at all."""
+        words = line.split(b" ")
+        verb = words[0].strip().upper()
+        if self.framer.sasl:
+            return b"***"
+        if verb == b"AUTH":
+            return b" ".join(words[:2]) + (b" ***" if len(words) > 2 else b"")
+        if verb.decode("ascii", "replace") not in self.syntax.verbs:
+            # A client that was refused AUTH may send its password all the same.
+            return b"(unrecognized, %d octets)" % len(line)
+        return line

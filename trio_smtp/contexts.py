@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, NoReturn
 
 import attrs
 
 from .message import MessageStream
 from .protocol.addresses import Address
+from .protocol.credentials import Credentials
 from .protocol.errors import SMTPError
 from .protocol.replies import Reply
-from .protocol.sasl import Credentials
 from .session import Envelope, Session
 
 __all__ = [
@@ -148,8 +148,29 @@ class AuthContext(Context):
     credentials: Credentials
     accepted: bool = False
     user: object = None
+    _challenge: Mapping[str, str] | None = None
 
     _refusal: ClassVar[tuple[int, str]] = (535, "Authentication credentials invalid")
+
+    @property
+    def oauth_challenge(self) -> Mapping[str, str]:
+        """What an OAuth client is told before it is refused."""
+        return self._challenge or {"status": "401", "schemes": "bearer"}
+
+    def challenge(self, error: Mapping[str, str]) -> None:
+        """Set the JSON of the error challenge that goes before the refusal of an OAuth token.
+
+        Args:
+            error: Such as ``{"status": "401", "schemes": "bearer", "scope": "mail"}``.
+
+        Raises:
+            TypeError: Keys and values must be strings.
+
+        RFC: RFC 7628 section 3.2.2.
+        """
+        if not all(isinstance(text, str) for pair in error.items() for text in pair):
+            raise TypeError(f"error must map strings to strings, not {error!r}")
+        self._challenge = dict(error)
 
     def accept(self, user: object = None) -> None:
         """Let the client in.

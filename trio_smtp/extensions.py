@@ -7,6 +7,7 @@ from functools import lru_cache
 from .config import Config
 from .protocol.commands import Syntax, Verb
 from .protocol.parameters import ParameterParser, parse_auth, parse_body, parse_flag, parse_size
+from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
 from .session import Session
 
 __all__ = ["Offer"]
@@ -24,7 +25,9 @@ class Offer:
 
     def __init__(self, config: Config, *, auth: bool) -> None:
         self._config = config
-        self._auth = auth and "AUTH" not in config.disabled_commands and bool(config.auth_mechanisms)
+        mechanisms = [MECHANISMS[each] if isinstance(each, str) else each for each in config.auth_mechanisms]
+        offered = auth and "AUTH" not in config.disabled_commands
+        self._mechanisms = {mechanism.name: mechanism for mechanism in mechanisms if offered}
         self._syntax = lru_cache(maxsize=None)(self._build_syntax)
         #: Enhanced status codes stand in replies.
         self.enhanced = "ENHANCEDSTATUSCODES" not in config.hide_extensions
@@ -34,17 +37,30 @@ class Offer:
         config = self._config
         return config.ssl_context is not None and "STARTTLS" not in config.disabled_commands and not session.secure
 
-    def auth(self, session: Session) -> bool:
-        """Whether this session may authenticate, or has."""
-        return self._auth and (session.secure or self._config.allow_insecure_auth)
+    def sasl_context(self, session: Session, mechanism: str = "") -> SASLContext:
+        """What a mechanism may know of this session."""
+        tls = session.tls_options
+        return SASLContext(
+            self._config.hostname,
+            tls.peer_certificate if tls else None,
+            tls.server_certificate if tls else None,
+            f"{mechanism}-PLUS" in self._mechanisms,
+        )
+
+    def mechanisms(self, session: Session) -> dict[str, Mechanism]:
+        """The mechanisms this session may use now, or could if it had not authenticated already."""
+        if not self._mechanisms or not (session.secure or self._config.allow_insecure_auth):
+            return {}
+        context = self.sasl_context(session)
+        return {name: mechanism for name, mechanism in self._mechanisms.items() if mechanism.usable(context)}
 
     def auth_after_tls(self, session: Session) -> bool:
         """Whether TLS would make AUTH usable."""
-        return self._auth and self.starttls(session)
+        return bool(self._mechanisms) and self.starttls(session)
 
     def syntax(self, session: Session) -> Syntax:
         """What a line may say now."""
-        return self._syntax(self.auth(session))
+        return self._syntax(bool(self.mechanisms(session)))
 
     def _build_syntax(self, auth: bool) -> Syntax:
         config = self._config
@@ -75,8 +91,9 @@ class Offer:
         lines.append("ENHANCEDSTATUSCODES")
         if self.starttls(session):
             lines.append("STARTTLS")
-        if self.auth(session) and not session.authenticated:
-            lines.append("AUTH " + " ".join(config.auth_mechanisms))
+        mechanisms = self.mechanisms(session)
+        if mechanisms and not session.authenticated:
+            lines.append("AUTH " + " ".join(mechanisms))
         if "HELP" not in config.disabled_commands:
             lines.append("HELP")
         hidden = config.hide_extensions
@@ -84,4 +101,4 @@ class Offer:
 
     def help_lines(self) -> list[str]:
         """The verbs, for HELP."""
-        return ["Commands:", " ".join(self._build_syntax(self._auth).verbs)]
+        return ["Commands:", " ".join(self._build_syntax(False).verbs)]

@@ -14,6 +14,7 @@ from .contexts import SecureContext
 from .outcomes import EndSession, logger
 from .protocol.replies import Reply
 from .session import Session, TLSInfo
+from .tls import certificate_of
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -87,4 +88,5 @@ def _describe(stream: trio.SSLStream[trio.abc.Stream]) -> TLSInfo:
         version=stream.version(),
         bits=bits,
         peer_certificate=stream.getpeercert(binary_form=True),
+        server_certificate=certificate_of(stream.context),
     )

@@ -22,6 +22,7 @@ class TLSInfo:
         version: ``"TLSv1.2"``, ``"TLSv1.3"``.
         bits: Secret bits of the cipher.
         peer_certificate: The client's certificate (DER), or None.
+        server_certificate: Ours (DER), where it is known (`create_context`), or None.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TLSInfo:
     version: str
     bits: int
     peer_certificate: bytes | None = attrs.field(default=None, repr=False)
+    server_certificate: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define(eq=False)

@@ -1,69 +1,116 @@
-"""The AUTH mechanisms (RFC 4954) as step objects, and the credentials they yield.
+"""The AUTH mechanisms (RFC 4954) as step objects.
 
-A mechanism is a generator function. It yields a challenge, is sent the client's decoded response, and returns the
+A mechanism's exchange is a generator. It yields a challenge, is sent the client's decoded response, and returns the
 credentials; nothing here waits for anything, and nothing here knows base64 or reply codes. An initial response
 (RFC 4954 section 4) answers the first challenge before it is sent, so the first challenge of a mechanism that
-takes one does not matter to it.
+takes one does not matter to it. A mechanism that must look something up yields a `SecretNeeded`.
 """
 
 from __future__ import annotations
 
-import hmac
+import re
+import secrets
+import time
 from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import attrs
 
-from .errors import ProtocolError
+from .credentials import (
+    CramMD5Credentials,
+    Credentials,
+    ExternalCredentials,
+    OAuthCredentials,
+    PlainCredentials,
+)
+from .errors import ProtocolError, SMTPError
 
-__all__ = ["MECHANISMS", "Credentials", "Exchange", "Mechanism", "PlainCredentials"]
+__all__ = [
+    "MECHANISMS",
+    "AuthenticationFailed",
+    "Exchange",
+    "Mechanism",
+    "SASLContext",
+    "SecretNeeded",
+]
+
+
+class AuthenticationFailed(SMTPError):
+    """The mechanism itself found the proof wrong: 535 5.7.8, and no handler is asked."""
+
+    def __init__(self) -> None:
+        super().__init__("Authentication credentials invalid", 535, "5.7.8")
 
 
 @attrs.frozen
-class PlainCredentials:
-    """A user name and a password, from PLAIN or LOGIN.
+class SASLContext:
+    """What a mechanism may know of the session.
 
     Attributes:
-        method: ``"PLAIN"`` or ``"LOGIN"``.
-        username: The authentication identity.
-        password: The password; not in the repr.
-        authzid: The identity to act as, when PLAIN names one that is not empty; None otherwise.
-
-    RFC: RFC 4616; draft-murchison-sasl-login.
+        hostname: The server's name.
+        peer_certificate: The client's TLS certificate (DER), or None.
+        server_certificate: Our TLS certificate (DER) where it is known, for channel binding, or None.
+        plus: The ``-PLUS`` variant of the mechanism is offered too.
     """
 
-    method: str
+    hostname: str = "localhost"
+    peer_certificate: bytes | None = None
+    server_certificate: bytes | None = None
+    plus: bool = False
+
+
+@attrs.frozen
+class SecretNeeded:
+    """Yielded to have the stored secret of a user looked up; the ScramSecret or None is sent back.
+
+    Attributes:
+        username: Whose.
+    """
+
     username: str
-    password: str = attrs.field(repr=False)
-    authzid: str | None = None
-
-    def validate_password(self, password: str) -> bool:
-        """Whether the client knows this password, compared in constant time."""
-        return hmac.compare_digest(self.password.encode(), password.encode())
 
 
-#: What `AuthContext.credentials` may be.
-Credentials = PlainCredentials
+#: Yields challenges (or a SecretNeeded), is sent responses (or the secret), returns the credentials.
+Exchange = Generator[bytes | SecretNeeded, Any, Credentials]
 
-#: Yields challenges, is sent responses, returns the credentials.
-Exchange = Generator[bytes, bytes, Credentials]
+
+def _always(context: SASLContext) -> bool:
+    return True
 
 
 @attrs.frozen
 class Mechanism:
-    """One SASL mechanism.
+    """One SASL mechanism; make one to have a mechanism of your own in ``Config(auth_mechanisms=...)``.
 
     Args:
-        name: As EHLO shows it, upper case.
+        name: As EHLO shows it: upper-case letters, digits, hyphens and underscores, at most 20 (RFC 4422 section 3.1).
         start: Begins an exchange.
         takes_initial_response: The client may speak first (RFC 4954 section 4).
+        usable: Whether a session may use it now.
+        oauth: Refusals are told in a challenge first (RFC 7628 section 3.2.2).
+
+    Raises:
+        ValueError: The name is not one.
     """
 
-    name: str
-    start: Callable[[], Exchange]
+    name: str = attrs.field()
+    start: Callable[[SASLContext], Exchange]
     takes_initial_response: bool = True
+    usable: Callable[[SASLContext], bool] = _always
+    oauth: bool = False
+
+    @name.validator
+    def _check_name(self, attribute: attrs.Attribute[str], value: str) -> None:
+        if not re.fullmatch(r"[A-Z0-9_-]{1,20}", value):
+            raise ValueError(f"name must be 1 to 20 upper-case letters, digits, - and _, not {value!r}")
 
 
-def _text(value: bytes, what: str) -> str:
+def text_of(value: bytes, what: str = "the response") -> str:
+    """Decode a response.
+
+    Raises:
+        ProtocolError: 501 5.5.2: not UTF-8, or NUL in it.
+    """
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -73,22 +120,111 @@ def _text(value: bytes, what: str) -> str:
     return text
 
 
-def _plain() -> Exchange:
+def _plain(context: SASLContext) -> Exchange:
     """RFC 4616: [authzid] NUL authcid NUL passwd."""
     parts = (yield b"").split(b"\0")
     if len(parts) != 3 or not parts[1]:
         raise ProtocolError("Malformed PLAIN response", 501, "5.5.2")
-    authzid, username, password = (_text(part, "the response") for part in parts)
+    authzid, username, password = (text_of(part) for part in parts)
     return PlainCredentials("PLAIN", username, password, authzid or None)
 
 
-def _login() -> Exchange:
+def _login(context: SASLContext) -> Exchange:
     """Two questions; clients know them by heart, so they are asked in the words everybody asks them."""
-    username = _text((yield b"Username:"), "the user name")
-    password = _text((yield b"Password:"), "the password")
+    username = text_of((yield b"Username:"), "the user name")
+    password = text_of((yield b"Password:"), "the password")
     if not username:
         raise ProtocolError("The user name is empty", 501, "5.5.2")
     return PlainCredentials("LOGIN", username, password)
+
+
+def _cram_md5(context: SASLContext) -> Exchange:
+    """RFC 2195: the digest of a challenge that was never used before."""
+    challenge = f"<{secrets.token_hex(16)}.{int(time.time())}@{context.hostname}>"
+    response = text_of((yield challenge.encode()))
+    username, _, digest = response.rpartition(" ")
+    if not username or not re.fullmatch(r"[0-9A-Fa-f]{32}", digest):
+        raise ProtocolError("Malformed CRAM-MD5 response", 501, "5.5.2")
+    return CramMD5Credentials(username, challenge, digest)
+
+
+_TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+
+
+def _key_values(fields: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals or key in found:
+            raise ProtocolError("Malformed OAuth response", 501, "5.5.2")
+        found[key] = value
+    return found
+
+
+def _bearer(values: Mapping[str, str]) -> str:
+    match = _TOKEN.fullmatch(values.get("auth", ""))
+    if match is None:
+        raise ProtocolError("Malformed OAuth response: no bearer token", 501, "5.5.2")
+    return match[1]
+
+
+def _xoauth2(context: SASLContext) -> Exchange:
+    """user=... ^A auth=Bearer ... ^A ^A."""
+    fields = text_of((yield b"")).split("\1")
+    if len(fields) < 3 or fields[-2:] != ["", ""]:
+        raise ProtocolError("Malformed XOAUTH2 response", 501, "5.5.2")
+    values = _key_values(fields[:-2])
+    if not values.get("user"):
+        raise ProtocolError("Malformed XOAUTH2 response: no user", 501, "5.5.2")
+    return OAuthCredentials("XOAUTH2", values["user"], _bearer(values))
+
+
+def saslname(value: str) -> str:
+    """Decode a saslname (RFC 5801 section 4).
+
+    Raises:
+        ProtocolError: 501 5.5.2.
+    """
+    if re.search(r"=(?!2C|3D)", value):
+        raise ProtocolError("Malformed name", 501, "5.5.2")
+    return value.replace("=2C", ",").replace("=3D", "=")
+
+
+def _oauthbearer(context: SASLContext) -> Exchange:
+    """RFC 7628 section 3.1: gs2-header ^A *(key=value ^A) ^A."""
+    header, *fields = text_of((yield b"")).split("\1")
+    gs2 = re.fullmatch(r"[ny],(?:a=([^,]+))?,", header)
+    if gs2 is None or len(fields) < 3 or fields[-2:] != ["", ""]:
+        raise ProtocolError("Malformed OAUTHBEARER response", 501, "5.5.2")
+    values = _key_values(fields[:-2])
+    port = values.get("port")
+    if port is not None and not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ProtocolError("Malformed OAUTHBEARER response: port", 501, "5.5.2")
+    return OAuthCredentials(
+        "OAUTHBEARER", saslname(gs2[1] or ""), _bearer(values), values.get("host"), int(port) if port else None
+    )
+
+
+def _external(context: SASLContext) -> Exchange:
+    """RFC 4422 appendix A: the authorization identity, or nothing."""
+    return ExternalCredentials(text_of((yield b"")) or None)
+
+
+def _has_certificate(context: SASLContext) -> bool:
+    return context.peer_certificate is not None
+
+
+def _has_channel_binding(context: SASLContext) -> bool:
+    return context.server_certificate is not None
+
+
+def _scram(name: str) -> Mechanism:
+    def start(context: SASLContext) -> Exchange:
+        from .scram import scram  # an extra
+
+        return scram(name, context)
+
+    return Mechanism(name, start, usable=_has_channel_binding if name.endswith("-PLUS") else _always)
 
 
 #: The mechanisms known by name.
@@ -97,5 +233,10 @@ MECHANISMS: Mapping[str, Mechanism] = {
     for mechanism in (
         Mechanism("PLAIN", _plain),
         Mechanism("LOGIN", _login),
+        Mechanism("CRAM-MD5", _cram_md5, takes_initial_response=False),
+        Mechanism("XOAUTH2", _xoauth2, oauth=True),
+        Mechanism("OAUTHBEARER", _oauthbearer, oauth=True),
+        Mechanism("EXTERNAL", _external, usable=_has_certificate),
+        *(_scram(f"SCRAM-SHA-{bits}{plus}") for bits in (1, 256, 512) for plus in ("", "-PLUS")),
     )
 }

@@ -1,0 +1,183 @@
+"""What a client presented in a SASL exchange: one class for each kind of proof."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+import attrs
+
+__all__ = [
+    "CramMD5Credentials",
+    "Credentials",
+    "ExternalCredentials",
+    "OAuthCredentials",
+    "PlainCredentials",
+    "ScramCredentials",
+    "ScramSecret",
+]
+
+
+class _WithoutPassword:
+    """For credentials that no password can be compared with."""
+
+    method: str
+
+    def validate_password(self, password: str) -> NoReturn:
+        """Raise TypeError: there is no password in these credentials to compare with."""
+        raise TypeError(f"{self.method} credentials hold no password to validate")
+
+
+@attrs.frozen
+class PlainCredentials:
+    """A user name and a password, from PLAIN or LOGIN.
+
+    Attributes:
+        method: ``"PLAIN"`` or ``"LOGIN"``.
+        username: The authentication identity.
+        password: The password; not in the repr.
+        authzid: The identity to act as, when PLAIN names one that is not empty; None otherwise.
+
+    RFC: RFC 4616; draft-murchison-sasl-login.
+    """
+
+    method: str
+    username: str
+    password: str = attrs.field(repr=False)
+    authzid: str | None = None
+
+    def validate_password(self, password: str) -> bool:
+        """Whether the client knows this password, compared in constant time."""
+        return hmac.compare_digest(self.password.encode(), password.encode())
+
+
+@attrs.frozen
+class CramMD5Credentials:
+    """A user name, and a digest that proves a password without sending it.
+
+    Attributes:
+        username: The authentication identity.
+        challenge: What the server asked.
+        response: The digest in hexadecimal; not in the repr.
+        method: ``"CRAM-MD5"``.
+
+    RFC: RFC 2195.
+    """
+
+    username: str
+    challenge: str
+    response: str = attrs.field(repr=False)
+    method: str = "CRAM-MD5"
+
+    def validate_password(self, password: str) -> bool:
+        """Whether the digest was made with this password, compared in constant time."""
+        digest = hmac.new(password.encode(), self.challenge.encode(), "md5").hexdigest()
+        return hmac.compare_digest(digest, self.response.lower())
+
+
+@attrs.frozen
+class OAuthCredentials(_WithoutPassword):
+    """A user name and an OAuth 2.0 bearer token, from XOAUTH2 or OAUTHBEARER.
+
+    Attributes:
+        method: ``"XOAUTH2"`` or ``"OAUTHBEARER"``.
+        username: The user; empty when OAUTHBEARER leaves it to the token.
+        access_token: The bearer token; not in the repr.
+        host: The server name the client meant (OAUTHBEARER), or None.
+        port: The port it meant (OAUTHBEARER), or None.
+
+    RFC: RFC 7628, RFC 6750.
+    """
+
+    method: str
+    username: str
+    access_token: str = attrs.field(repr=False)
+    host: str | None = None
+    port: int | None = None
+
+
+@attrs.frozen
+class ExternalCredentials(_WithoutPassword):
+    """The client's TLS certificate vouches for it; see ``session.tls.peer_certificate``.
+
+    Attributes:
+        authzid: The identity to act as, or None for the one the certificate names.
+        method: ``"EXTERNAL"``.
+
+    RFC: RFC 4422 appendix A.
+    """
+
+    authzid: str | None = None
+    method: str = "EXTERNAL"
+
+    @property
+    def username(self) -> str:
+        """The identity asked for, ``""`` when it is left to the certificate."""
+        return self.authzid or ""
+
+
+@attrs.frozen
+class ScramCredentials(_WithoutPassword):
+    """A user who has proved the password by SCRAM.
+
+    Attributes:
+        method: Such as ``"SCRAM-SHA-256"``.
+        username: The authentication identity.
+        authzid: The identity to act as, or None.
+
+    RFC: RFC 5802, RFC 7677.
+    """
+
+    method: str
+    username: str
+    authzid: str | None = None
+
+
+#: What `AuthContext.credentials` may be.
+Credentials = PlainCredentials | CramMD5Credentials | OAuthCredentials | ExternalCredentials | ScramCredentials
+
+
+@attrs.frozen
+class ScramSecret:
+    """What a server keeps to check a SCRAM proof with: not the password, and nothing to log in with.
+
+    Attributes:
+        mechanism: The mechanism it was made for, without ``-PLUS``.
+        salt: The salt, at least 12 octets.
+        stored_key: Octets.
+        server_key: Octets.
+        iterations: At least 4096.
+
+    RFC: RFC 5802 section 3.
+    """
+
+    mechanism: str
+    salt: bytes = attrs.field(repr=False)
+    stored_key: bytes = attrs.field(repr=False)
+    server_key: bytes = attrs.field(repr=False)
+    iterations: int = 4096
+
+    @classmethod
+    def from_password(
+        cls,
+        password: str,
+        mechanism: str = "SCRAM-SHA-256",
+        *,
+        iterations: int | None = None,
+        salt: bytes | None = None,
+    ) -> ScramSecret:
+        """Make the secret of a password; costs `iterations` rounds of hashing.
+
+        Args:
+            password: The password.
+            mechanism: ``"SCRAM-SHA-1"``, ``"SCRAM-SHA-256"`` or ``"SCRAM-SHA-512"``.
+            iterations: None: the mechanism's usual number.
+            salt: None: a random one.
+
+        Raises:
+            ImportError: The extra ``scram`` is not installed.
+            ValueError: The mechanism, the password or a number is not allowed.
+        """
+        from .scram import make_secret
+
+        return make_secret(password, mechanism, iterations, salt)

@@ -1,0 +1,117 @@
+"""TLS contexts: loading certificates, choosing one by name (SNI)."""
+
+from __future__ import annotations
+
+import ssl
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["certificate_of", "create_context"]
+
+#: A path to a PEM file.
+_File = str | Path
+_Password = str | bytes | Callable[[], str | bytes]
+
+# Python cannot be asked for a context's own certificate, and channel binding needs it (RFC 5929 section 4).
+_certificates: weakref.WeakKeyDictionary[ssl.SSLContext, bytes] = weakref.WeakKeyDictionary()
+
+
+def create_context(
+    cert: _File,
+    key: _File | None = None,
+    *,
+    password: _Password | None = None,
+    ca: _File | None = None,
+    client_certificates: Literal["none", "optional", "required"] = "none",
+    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    sni: Mapping[str, tuple[_File, _File | None]] | None = None,
+) -> ssl.SSLContext:
+    """Make a server-side context from PEM files.
+
+    Args:
+        cert: The certificate, and behind it the chain.
+        key: The private key; None: it is in `cert`.
+        password: Of encrypted keys, or a function that gives it.
+        ca: Certificates (a file, or a directory as OpenSSL has them) that client certificates are checked against.
+        client_certificates: Whether clients are asked for one. A client that presents a wrong one fails the handshake.
+        min_version: The oldest TLS version to accept.
+        sni: Other certificates and keys by the name a client asks for: exact, or ``*.`` and a domain for one label
+            more. Any other name gets `cert`.
+
+    Raises:
+        OSError: A file cannot be read; the text names it.
+        ValueError: A file does not hold what it should, or arguments contradict each other; the text names them.
+    """
+    if client_certificates not in ("none", "optional", "required"):
+        raise ValueError(f"client_certificates must be 'none', 'optional' or 'required', not {client_certificates!r}")
+    if client_certificates != "none" and ca is None:
+        raise ValueError(f"client_certificates={client_certificates!r} needs ca, to check them against")
+    context = _load(cert, key, password, min_version)
+    names = {name.lower().rstrip("."): _load(*files, password, min_version) for name, files in (sni or {}).items()}
+    for each in (context, *names.values()):
+        _ask_clients(each, ca, client_certificates)
+    if names:
+        context.sni_callback = _chooser(names)
+    return context
+
+
+def _load(cert: _File, key: _File | None, password: _Password | None, min_version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = min_version
+    for file in (cert, key):
+        if file is not None:
+            Path(file).read_bytes()  # OpenSSL's own error does not say which file it is about
+
+    def ask() -> str | bytes:
+        # Without this OpenSSL would ask on the terminal.
+        if password is None:
+            raise ValueError(f"{key or cert}: the key is encrypted, and no password was given")
+        return password() if callable(password) else password
+
+    try:
+        context.load_cert_chain(cert, key, ask)
+    except ssl.SSLError as exc:
+        files = f"{cert}" if key is None else f"{cert} and {key}"
+        raise ValueError(f"{files}: no usable certificate and private key ({exc.reason or exc})") from exc
+    pem = Path(cert).read_text("ascii", "replace")
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    own = pem[pem.index(begin) : pem.index(end) + len(end)]
+    _certificates[context] = ssl.PEM_cert_to_DER_cert(own)
+    return context
+
+
+def _ask_clients(context: ssl.SSLContext, ca: _File | None, client_certificates: str) -> None:
+    if ca is None:
+        return
+    context.verify_mode = {
+        "none": ssl.CERT_NONE,
+        "optional": ssl.CERT_OPTIONAL,
+        "required": ssl.CERT_REQUIRED,
+    }[client_certificates]
+    try:
+        if Path(ca).is_dir():
+            context.load_verify_locations(capath=ca)
+        else:
+            Path(ca).read_bytes()
+            context.load_verify_locations(cafile=ca)
+    except ssl.SSLError as exc:
+        raise ValueError(f"{ca}: no usable certificates ({exc.reason or exc})") from exc
+
+
+def _chooser(
+    names: Mapping[str, ssl.SSLContext],
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    def choose(sslobj: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        wanted = (name or "").lower().rstrip(".")
+        chosen = names.get(wanted) or names.get("*." + wanted.partition(".")[2])
+        if chosen is not None:
+            sslobj.context = chosen
+
+    return choose
+
+
+def certificate_of(context: ssl.SSLContext) -> bytes | None:
+    """The certificate (DER) a context made by `create_context` presents; None for any other context."""
+    return _certificates.get(context)
