@@ -1,0 +1,225 @@
+"""The `trio-smtp` command: serves an App, or stores every message in a Maildir.
+
+Whatever is wrong with what it was told is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from trio_smtp import App, CallNext, Config, DataContext, SMTPServer, serve
+from trio_smtp.cli_options import RUNTIME, USAGE, CommandError, add_options, make_configs
+from trio_smtp.delivery.maildir import maildir
+
+__all__ = ["main"]
+
+_PROGRAM = "trio-smtp"
+_DEFAULT_MAILDIR = "mail"
+_SHOWN_RECIPIENTS = 3
+_LOG_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+#: What a client on this machine connects to where the server listens on every interface.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The command line without the program's name; None: that of the process.
+
+    Returns:
+        The exit code: 0 after a drain, 1 when the system refused something, 2 for a mistake in the arguments, 128 and a
+        signal's number when that stopped it.
+    """
+    given = vars(_parser().parse_args(arguments))
+    logging.basicConfig(
+        level=_LOG_LEVELS[min(given.pop("verbose"), len(_LOG_LEVELS) - 1)],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
+    try:
+        if name is not None and directory is not None:
+            raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
+        configs = make_configs(given, file)
+        if name is not None:
+            app, what = _load_app(name), f"Serving {name}"
+        else:
+            app, what = _maildir_app(_DEFAULT_MAILDIR if directory is None else directory, configs)
+        return trio.run(_serve_all, app, configs, what)
+    except CommandError as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return error.status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of a usage of fifty options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{_PROGRAM}: {message} ({_PROGRAM} --help lists the options)\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            installed = version(_PROGRAM)
+        except PackageNotFoundError:
+            installed = "(not installed)"
+        print(_PROGRAM, installed)
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=_PROGRAM,
+        usage=f"{_PROGRAM} [APP] [options]",
+        description="An SMTP server. Without APP it stores every message in a Maildir and prints a line for each.",
+        epilog="SIGTERM and SIGINT let what is under way finish; a second one stops at once.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("app", nargs="?", metavar="APP", help="module:attribute, a trio_smtp.App")
+    parser.add_argument("--version", nargs=0, action=_Version, help="print the version")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log to stderr; twice: the dialogue as well")
+    parser.add_argument("--maildir", metavar="DIR", help=f"where messages go (default: ./{_DEFAULT_MAILDIR})")
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML with a [[listen]] table for each listener, in place of the options below"
+    )
+    add_options(parser)
+    return parser
+
+
+# Applications
+
+
+def _load_app(name: str) -> App:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise CommandError(f"APP must be module:attribute, as in my_module:app, not {name!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise CommandError(f"cannot import {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, App):
+        raise CommandError(f"{name} is not a trio_smtp.App but of type {type(found).__name__}")
+    return found
+
+
+def _maildir_app(directory: str, configs: Sequence[Config]) -> tuple[App, str]:
+    if any(config.auth_required for config in configs):
+        raise CommandError("auth_required needs an APP: the built-in application knows no users")
+    app = App()
+    app.on_data(_say_what_came)
+    try:
+        app.use(maildir(directory))
+    except OSError as error:
+        raise CommandError(str(error.strerror), RUNTIME) from error
+    except ValueError as error:
+        raise CommandError(f"--maildir: {error}") from error
+    return app, f"Storing messages in the Maildir {Path(directory).absolute()}"
+
+
+async def _say_what_came(ctx: DataContext, call_next: CallNext) -> None:
+    await call_next()
+    recipients = [f"<{recipient.address}>" for recipient in ctx.envelope.rcpt_to]
+    if len(recipients) > _SHOWN_RECIPIENTS:
+        recipients[_SHOWN_RECIPIENTS:] = [f"{len(recipients) - _SHOWN_RECIPIENTS} more"]
+    sender = ctx.envelope.mail_from.address if ctx.envelope.mail_from else ""
+    _say(f"<{sender}> to {', '.join(recipients)}: {ctx.stream.byte_length} octets, {ctx.reply.text}")
+
+
+def _say(text: str) -> None:
+    """Print a line at once. Nobody there to read it is no reason to refuse a message that is stored by now."""
+    encoding = sys.stdout.encoding
+    with contextlib.suppress(OSError):
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+# Serving
+
+
+async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
+    """Serve the App under every Config until signals end it; returns the exit code."""
+    servers: list[SMTPServer] = []
+    status = 0
+    failure: CommandError | None = None
+
+    async def obey_signals(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        nonlocal status
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            number = await anext(signals)
+            if len(servers) == len(configs):
+                _say("Finishing what is under way; a second signal stops at once.")
+                for server in servers:
+                    server.drain()
+                number = await anext(signals)
+            status = 128 + number
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey_signals)
+        async with trio.open_nursery() as serving:
+            for config in configs:
+                try:
+                    servers.append(await serving.start(serve, app, config))
+                except (OSError, ValueError) as error:  # a ValueError: the host is no name
+                    reason = error.strerror if isinstance(error, OSError) else str(error)
+                    failure = CommandError(f"cannot listen on {_place(config.host, config.port)}: {reason}", RUNTIME)
+                    nursery.cancel_scope.cancel()
+                    break
+            else:
+                _announce(servers, what)
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return status
+
+
+def _announce(servers: Sequence[SMTPServer], what: str) -> None:
+    _say(what)
+    for server in servers:
+        tls = " (TLS)" if server.config.implicit_tls else " (STARTTLS)" if server.config.ssl_context else ""
+        for host, port in _addresses(server):
+            _say(f"Listening on {_place(host, port)}{tls}")
+    host, port = _addresses(servers[0])[0]
+    _say(f"Send a first message:\n  {_first_message(host, port, servers[0].config)}")
+
+
+def _addresses(server: SMTPServer) -> list[tuple[str, int]]:
+    names = (
+        listener.socket.getsockname() for listener in server.listeners if isinstance(listener, trio.SocketListener)
+    )
+    return [(name[0], name[1]) for name in names]
+
+
+def _place(host: str | None, port: int) -> str:
+    return f"{f'[{host}]' if host and ':' in host else host or '*'}:{port}"
+
+
+def _first_message(host: str, port: int, config: Config) -> str:
+    """A command that any shell takes; smtplib trusts every certificate unless it is told which."""
+    steps = [
+        "import smtplib",
+        f"c = smtplib.SMTP{'_SSL' if config.implicit_tls else ''}('{_LOOPBACK.get(host, host)}', {port})",
+        *(["c.starttls()"] if config.starttls_required else []),
+        *(["c.login('USER', 'PASSWORD')"] if config.auth_required else []),
+        r"c.sendmail('you@example.com', ['me@example.com'], 'Subject: Hello\n\nIt works.\n')",
+        "c.quit()",
+    ]
+    return f'{shlex.quote(sys.executable)} -c "{"; ".join(steps)}"'
