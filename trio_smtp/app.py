@@ -31,6 +31,7 @@ CallNext = Callable[[], Awaitable[None]]
 Filter = Callable[[C], Awaitable[None]]
 #: Goes on when it awaits ``call_next()``; what follows that runs on the way back.
 Middleware = Callable[[C, CallNext], Awaitable[None]]
+#: Either of the two.
 Handler = Filter[C] | Middleware[C]
 #: Registers its handlers with the App it is given.
 Plugin = Callable[["App"], None]
