@@ -30,6 +30,7 @@ from .maildir_support import (
     files,
     is_directory,
     is_file,
+    messages_below,
     modes_below,
     send,
     small_disk,
@@ -147,6 +148,23 @@ async def test_every_delivery_has_a_name_of_its_own(tmp_path: Path, monkeypatch:
     assert len(set(names)) == 3
     assert sorted(names) == sorted(path.name.removesuffix(r".a\057b\072c") for path in files(tmp_path))
     assert all(re.fullmatch(rf"1700000000\.M000042P{os.getpid()}Q\d+Rabababab", name) for name in names)
+
+
+async def test_many_deliveries_at_once(tmp_path: Path) -> None:
+    app = App().use(maildir(tmp_path))
+    replies = []
+
+    async def send_some(number: int) -> None:
+        async with open_client(app) as client:
+            await client.ehlo()
+            replies.extend([await send(client, b"%d %d\r\n" % (number, n)) for n in range(5)])
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(send_some, number)
+    assert {reply.code for reply in replies} == {250}
+    assert {body_of(path) for path in files(tmp_path)} == {b"%d %d\r\n" % (i, n) for i in range(20) for n in range(5)}
+    assert len({reply.text for reply in replies}) == len(files(tmp_path)) == 100
 
 
 async def test_a_message_is_on_the_disk_before_it_has_a_name_and_the_name_before_the_reply(
@@ -342,9 +360,10 @@ async def test_a_disk_that_is_full(tmp_path: Path) -> None:
 
 
 async def tmp_holds_a_file(folder: Path) -> None:
-    """Wait until the delivery has begun."""
-    while not list((folder / "tmp").iterdir()):
-        await trio.lowlevel.checkpoint()
+    """Wait until the delivery has begun; it does so in a thread, so it cannot be told when."""
+    with trio.fail_after(30):
+        while not messages_below(folder):
+            await trio.lowlevel.checkpoint()
 
 
 async def test_a_client_that_vanishes(tmp_path: Path) -> None:
@@ -429,7 +448,7 @@ async def test_removing_the_file_has_a_limit(
 
     def hang(path: Path) -> None:
         token.run_sync_soon(asked.set)
-        answer.wait()
+        answer.wait(30)
         unlink(path)
         token.run_sync_soon(done.set)
 

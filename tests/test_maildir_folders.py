@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -144,7 +145,7 @@ async def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypat
 
 
 async def test_a_reader_that_is_quicker_than_a_failure_keeps_its_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App().use(maildir(tmp_path, per_recipient=True))
     rename = os.rename
@@ -160,6 +161,8 @@ async def test_a_reader_that_is_quicker_than_a_failure_keeps_its_message(
         monkeypatch.setattr(os, "rename", rename_and_read)
         assert (await send(client, MESSAGE, "b@example.com", "c@example.com")).code == 451
     assert [path.parent.name for path in messages_below(tmp_path)] == ["cur"]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "cannot store the message" in record.getMessage()
 
 
 async def test_a_recipient_on_another_disk(tmp_path: Path) -> None:

@@ -100,6 +100,11 @@ async def test_denylist_refuses_addresses_and_networks(
             assert client.greeting.code == 220
 
 
+async def test_denylist_knows_ipv4_in_its_mapped_form(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_client(app_for_peer("192.0.2.1", denylist(["::ffff:0:0/96"]))) as client:
+        assert client.greeting.code == 554
+
+
 async def test_an_empty_denylist_lets_everyone_in(autojump_clock: trio.testing.MockClock) -> None:
     async with open_client(app_for_peer("192.0.2.1", denylist([]))) as client:
         assert client.greeting.code == 220

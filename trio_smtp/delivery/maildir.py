@@ -20,8 +20,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -198,7 +197,7 @@ async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
                 data.clear()
         await _in_thread(ctx, root, delivery.commit, data)
     finally:
-        # The client vanished, the message was refused on the way, or we are cancelled.
+        # The disk failed, the client vanished, the message was refused on the way, or we are cancelled.
         if delivery.unfinished:
             with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
                 await trio.to_thread.run_sync(delivery.abort, abandon_on_cancel=True)
@@ -221,7 +220,7 @@ async def _in_thread(ctx: DataContext, root: Path, step: Callable[[bytearray], N
 class _Delivery:
     """One message on its way into one or more Maildirs.
 
-    Its methods block and belong in a worker thread, one at a time. One that fails has removed everything.
+    Its methods block and belong in a worker thread, one at a time. After one that failed only `abort` may follow.
     """
 
     __slots__ = ("_create", "_file", "_file_name", "_folders", "_made")
@@ -241,23 +240,21 @@ class _Delivery:
 
     def write(self, data: bytearray) -> None:
         """Append to the file in tmp, which is made with the first octets."""
-        with self._nothing_left_behind():
-            _write(self._open(), data)
+        _write(self._open(), data)
 
     def commit(self, data: bytearray) -> None:
         """Append the last octets, and put the whole message into every folder's new, for good."""
-        with self._nothing_left_behind():
-            file = self._open()
-            _write(file, data)
-            os.fsync(file)
-            self._close()
-            # What can fail comes first: in tmp nobody has seen the message yet.
-            for folder in self._folders[1:]:
-                self._link(self._made[0], folder / "tmp" / self._file_name)
-            for index, folder in enumerate(self._folders):
-                self._made[index] = self._made[index].rename(folder / "new" / self._file_name)
-            for folder in self._folders:
-                _sync_directory(folder / "new")
+        file = self._open()
+        _write(file, data)
+        os.fsync(file)
+        self._close()
+        # What can fail comes first: in tmp nobody has seen the message yet.
+        for folder in self._folders[1:]:
+            self._link(self._made[0], folder / "tmp" / self._file_name)
+        for index, folder in enumerate(self._folders):
+            self._made[index] = self._made[index].rename(folder / "new" / self._file_name)
+        for folder in self._folders:
+            _sync_directory(folder / "new")
         self._made.clear()
 
     def abort(self) -> None:
@@ -273,14 +270,6 @@ class _Delivery:
             except OSError as error:
                 _logger.warning("a file of a message that was refused stays behind: %s", error)
         self._made.clear()
-
-    @contextmanager
-    def _nothing_left_behind(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.abort()
-            raise
 
     def _open(self) -> int:
         if self._file is None:
