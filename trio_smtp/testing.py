@@ -169,7 +169,7 @@ def stuff(data: bytes) -> bytes:
 
 
 def _configured(config: Config | None, changes: dict[str, Any]) -> Config:
-    return attrs.evolve(config, **changes) if config is not None else Config(hostname="mx.example", **changes)
+    return attrs.evolve(config, **changes) if config is not None else Config(**{"hostname": "mx.example"} | changes)
 
 
 @asynccontextmanager

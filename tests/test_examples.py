@@ -1,0 +1,182 @@
+"""Every example runs as a script, and does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import smtplib
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trustme
+
+from trio_smtp import Config, SMTPServer
+from trio_smtp.testing import Client, open_client
+
+from .conftest import CertificateFiles
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SERVERS = ("smallest", "domain_filter", "auth", "starttls", "memory_channel")
+MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
+ALICE = "alice@example.com"
+
+
+def load(name: str) -> ModuleType:
+    """The example as a module of its own, with fresh state."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Script = Callable[..., tuple[Callable[..., Any], tuple[Any, ...]]]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Run an example as a script up to its `trio.run`; gives what that is to run."""
+
+    def run(name: str, *arguments: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        runs: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "argv", [f"{name}.py", *arguments])
+            patched.setattr(trio, "run", lambda function, *args: runs.append((function, args)))
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        (only,) = runs
+        return only
+
+    return run
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SERVERS, "test_my_handlers"}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_it_serves_as_a_script(name: str, script: Script) -> None:
+    function, (*arguments, config) = script(name)
+    assert isinstance(config, Config)
+    async with trio.open_nursery() as nursery:
+        server: SMTPServer = await nursery.start(function, *arguments, attrs.evolve(config, port=0))
+
+        def greet() -> int:
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+                return client.ehlo()[0]
+
+        assert await trio.to_thread.run_sync(greet) == 250
+        server.drain()
+
+
+async def test_smallest(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_client(load("smallest").app) as client:
+        await client.ehlo()
+        assert (await client.send_message(ALICE, ["bob@example.com", "carol@example.com"], MESSAGE)).code == 250
+    assert capsys.readouterr().out == f"{len(MESSAGE)} octets for 2 recipients\n"
+
+
+async def test_domain_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    module = load("domain_filter")
+    async with open_client(module.app) as client:
+        await client.ehlo()
+        refused = await client.send_message(ALICE, ["bob@elsewhere.example"], MESSAGE)
+        assert (refused.code, refused.enhanced) == (550, "5.7.1")
+        await client.command("RSET")
+        assert (await client.send_message(ALICE, ["bob@EXAMPLE.net", "eve@elsewhere.example"], MESSAGE)).code == 250
+    assert capsys.readouterr().out == "{'refused': 2, 'accepted': 1}\n"
+
+
+async def test_auth(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load("auth")
+    _, (_, config) = script("auth")
+    async with open_client(module.app, config) as client:
+        await client.ehlo()
+        assert (await client.command(f"MAIL FROM:<{ALICE}>")).code == 530
+        assert (await client.auth_plain(ALICE, "wrong")).code == 535
+        assert (await client.auth_plain("nobody@example.com", "wrong")).code == 535
+        assert not client.session.authenticated
+        assert (await client.auth_plain(ALICE, "correct horse battery staple")).code == 235
+        assert client.session.user == ALICE
+        assert (await client.command("MAIL FROM:<bob@example.com>")).code == 553
+        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+    assert capsys.readouterr().out == f"a message of {ALICE}\n"
+
+
+async def test_starttls_with_a_certificate(
+    script: Script,
+    certificate_files: CertificateFiles,
+    client_ssl_context: ssl.SSLContext,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, (app, config) = script("starttls", str(certificate_files.cert), str(certificate_files.key))
+    async with open_client(app, config) as client:
+        await client.ehlo()
+        assert (await client.command(f"MAIL FROM:<{ALICE}>")).code == 530
+        await client.starttls(client_ssl_context, "localhost")
+        await client.ehlo()
+        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+    assert capsys.readouterr().out.startswith("a message over TLSv1.3, TLS_")
+
+
+async def test_starttls_without_files_makes_a_certificate(
+    script: Script, ca: trustme.CA, client_ssl_context: ssl.SSLContext
+) -> None:
+    _, (app, config) = script("starttls")
+    async with open_client(app, config) as client:
+        await client.ehlo()
+        with pytest.raises(trio.BrokenResourceError) as refused:
+            await client.starttls(client_ssl_context, "localhost")
+        assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_memory_channel(capsys: pytest.CaptureFixture[str]) -> None:
+    module = load("memory_channel")
+    send_channel, receive_channel = trio.open_memory_channel[Any](1)
+    async with open_client(module.make_app(send_channel)) as client, trio.open_nursery() as nursery:
+        await client.ehlo()
+        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+        # The channel is full now: the next message is not accepted before the worker begins.
+        nursery.start_soon(second_message, client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.session.transaction == 1
+        nursery.start_soon(module.work, receive_channel)
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.session.transaction == 2
+        send_channel.close()
+    out = capsys.readouterr().out
+    assert out == (
+        f"{len(MESSAGE)} octets from <{ALICE}> for bob@example.com\n"
+        f"{len(MESSAGE)} octets from <> for bob@example.com, carol@example.com\n"
+    )
+
+
+async def second_message(client: Client) -> None:
+    await client.send_message("", ["bob@example.com", "carol@example.com"], MESSAGE)
+
+
+async def test_memory_channel_ends_after_what_the_worker_still_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    module = load("memory_channel")
+    async with trio.open_nursery() as nursery:
+        server: SMTPServer = await nursery.start(module.main, Config(port=0))
+
+        def send() -> None:
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+                client.sendmail(ALICE, "bob@example.com", MESSAGE)
+
+        await trio.to_thread.run_sync(send)
+        server.drain()
+    assert capsys.readouterr().out == f"{len(MESSAGE)} octets from <{ALICE}> for bob@example.com\n"
+
+
+async def test_test_my_handlers(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    main, arguments = script("test_my_handlers")
+    await main(*arguments)
+    assert capsys.readouterr().out.count(": ok\n") == 3
