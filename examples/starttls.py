@@ -12,6 +12,7 @@ import sys
 import trio
 
 from trio_smtp import App, Config, DataContext, serve
+from trio_smtp.tls import create_context
 
 app = App()
 
@@ -24,13 +25,12 @@ async def take(ctx: DataContext) -> None:
 
 
 def load_context(files: list[str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     if files:
-        context.load_cert_chain(*files)
-    else:
-        import trustme
+        return create_context(*files)
+    import trustme
 
-        trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
 
 

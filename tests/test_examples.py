@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import runpy
 import smtplib
 import ssl
@@ -74,6 +75,29 @@ async def test_it_serves_as_a_script(name: str, script: Script) -> None:
 
         assert await trio.to_thread.run_sync(greet) == 250
         server.drain()
+
+
+async def test_the_readme_shows_a_server_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    runs: list[tuple[Any, ...]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(trio, "run", lambda *args: runs.append(args))
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    ((_, app, config),) = runs
+    monkeypatch.chdir(tmp_path)
+    async with open_client(app, config) as client:
+        await client.ehlo()
+        refused = await client.send_message(ALICE, ["bob@elsewhere.example"], MESSAGE)
+        assert (refused.code, refused.enhanced) == (550, "5.7.1")
+        await client.command("RSET")
+        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+        assert Path(f"{client.session.id}.eml").read_bytes() == MESSAGE
+
+
+def test_the_readme_names_every_example() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\(examples/(\w+)\.py\)", readme)) == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 async def test_smallest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,7 +226,7 @@ def _make_config(settings: Mapping[str, object], where: str) -> Config:
     if self_signed:
         fields["ssl_context"] = _self_signed()
     elif cert is not None:
-        fields["ssl_context"] = _load_certificate(cert, key or cert, where)
+        fields["ssl_context"] = _load_certificate(cert, key, where)
     try:
         return Config(**fields)
     except (TypeError, ValueError) as error:
@@ -234,23 +234,15 @@ def _make_config(settings: Mapping[str, object], where: str) -> Config:
         raise CommandError(f"{where}{error}{hint}") from error
 
 
-def _load_certificate(cert: str, key: str, where: str) -> ssl.SSLContext:
-    for file in (cert, key):
-        try:
-            Path(file).open("rb").close()  # load_cert_chain would not say which file it cannot read
-        except OSError as error:
-            raise CommandError(f"{where}cannot read {file}: {error.strerror}", RUNTIME) from error
+def _load_certificate(cert: str, key: str | None, where: str) -> ssl.SSLContext:
+    from trio_smtp.tls import create_context
 
-    def ask_nobody() -> str:
-        raise ValueError("the key is encrypted")
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(cert, key, password=ask_nobody)
-    except (ssl.SSLError, ValueError) as error:
-        cause = (error.reason if isinstance(error, ssl.SSLError) else str(error)) or "not in PEM form, or damaged"
-        raise CommandError(f"{where}cannot use certificate {cert} with key {key}: {cause}", RUNTIME) from error
-    return context
+        return create_context(cert, key)
+    except OSError as error:
+        raise CommandError(f"{where}cannot read {error.filename}: {error.strerror}", RUNTIME) from error
+    except ValueError as error:
+        raise CommandError(f"{where}{error}", RUNTIME) from error
 
 
 def _self_signed() -> ssl.SSLContext:
