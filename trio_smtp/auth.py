@@ -14,7 +14,8 @@ from .protocol.commands import Command, Verb
 from .protocol.credentials import Credentials, ScramSecret
 from .protocol.errors import ProtocolError, SMTPError
 from .protocol.replies import Reply
-from .protocol.sasl import Mechanism, SecretNeeded
+from .protocol.sasl import Exchange, Mechanism, SecretNeeded
+from .session import Session
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -109,23 +110,38 @@ async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Cre
     """Challenges and responses up to the credentials."""
     exchange = mechanism.start(conn.server.offer.sasl_context(conn.session, mechanism.name))
     try:
-        step = next(exchange)
+        step = _advance(conn, exchange, None)
         if initial:
             # "=" is an empty initial response (RFC 4954 section 4).
-            step = exchange.send(b"" if initial == "=" else _decode(initial.encode()))
+            step = _advance(conn, exchange, b"" if initial == "=" else _decode(initial.encode()))
         while True:
             if isinstance(step, SecretNeeded):
-                step = exchange.send(await _look_up(conn, step.username))
+                step = _advance(conn, exchange, await _look_up(conn, step.username))
             else:
                 answer = await _ask(conn, step)
                 if answer == b"*":
                     raise ProtocolError("Authentication cancelled", 501, "5.7.0")
-                step = exchange.send(_decode(answer))
+                step = _advance(conn, exchange, _decode(answer))
     except StopIteration as stop:
         credentials: Credentials = stop.value
         return credentials
     finally:
         exchange.close()
+
+
+def _advance(conn: Connection, exchange: Exchange, response: bytes | ScramSecret | None) -> bytes | SecretNeeded:
+    """One step of a mechanism, which may be the user's own.
+
+    Raises:
+        StopIteration: It was the last one; with the credentials.
+        SMTPError: The mechanism refused, or crashed.
+    """
+    try:
+        return exchange.send(response)
+    except (SMTPError, StopIteration):
+        raise
+    except Exception as exc:
+        raise _refusal(exc, "mechanism", conn.session) from None
 
 
 async def _ask(conn: Connection, challenge: bytes) -> bytes:
@@ -146,8 +162,12 @@ async def _look_up(conn: Connection, username: str) -> ScramSecret | None:
     try:
         return await lookup(username, conn.session)
     except Exception as exc:
-        reply = outcome(exc, "scram_lookup", conn.session)
-        raise SMTPError(reply.lines, reply.code, reply.enhanced) from None
+        raise _refusal(exc, "scram_lookup", conn.session) from None
+
+
+def _refusal(exc: Exception, what: str, session: Session) -> SMTPError:
+    reply = outcome(exc, what, session)
+    return SMTPError(reply.lines, reply.code, reply.enhanced)
 
 
 def _decode(line: bytes) -> bytes:

@@ -62,7 +62,9 @@ async def handshake(conn: Connection) -> None:
     try:
         await stream.do_handshake()
     except trio.BrokenResourceError as exc:
-        logger.warning("session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, exc.__cause__)
+        conn.stats.tls_failures += 1
+        cause = exc.__cause__ or "the client is gone"
+        logger.warning("session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, cause)
         raise EndSession("tls") from exc
     finally:
         del _shaking_hands[task]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import re
 import ssl
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,6 +16,10 @@ __all__ = ["certificate_of", "create_context"]
 _File = str | Path
 _Password = str | bytes | Callable[[], str | bytes]
 
+# The labels under which OpenSSL looks for a certificate; a TRUSTED one holds more than the certificate.
+_CERTIFICATE = re.compile(
+    r"^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE
+)
 # Python cannot be asked for a context's own certificate, and channel binding needs it (RFC 5929 section 4).
 _certificates: weakref.WeakKeyDictionary[ssl.SSLContext, bytes] = weakref.WeakKeyDictionary()
 
@@ -60,6 +66,8 @@ def create_context(
 def _load(cert: _File, key: _File | None, password: _Password | None, min_version: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = min_version
+    # It only ever served attackers, and TLS 1.3 has none.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     for file in (cert, key):
         if file is not None:
             Path(file).read_bytes()  # OpenSSL's own error does not say which file it is about
@@ -75,10 +83,9 @@ def _load(cert: _File, key: _File | None, password: _Password | None, min_versio
     except ssl.SSLError as exc:
         files = f"{cert}" if key is None else f"{cert} and {key}"
         raise ValueError(f"{files}: no usable certificate and private key ({exc.reason or exc})") from exc
-    pem = Path(cert).read_text("ascii", "replace")
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    own = pem[pem.index(begin) : pem.index(end) + len(end)]
-    _certificates[context] = ssl.PEM_cert_to_DER_cert(own)
+    own = _CERTIFICATE.search(Path(cert).read_text("ascii", "replace"))
+    if own is not None and not own[1].startswith("TRUSTED"):
+        _certificates[context] = binascii.a2b_base64(own[2])
     return context
 
 

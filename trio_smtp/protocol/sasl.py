@@ -121,9 +121,9 @@ def text_of(value: bytes, what: str = "the response") -> str:
 
 
 def _plain(context: SASLContext) -> Exchange:
-    """RFC 4616: [authzid] NUL authcid NUL passwd."""
+    """RFC 4616: [authzid] NUL authcid NUL passwd, the last two never empty."""
     parts = (yield b"").split(b"\0")
-    if len(parts) != 3 or not parts[1]:
+    if len(parts) != 3 or not parts[1] or not parts[2]:
         raise ProtocolError("Malformed PLAIN response", 501, "5.5.2")
     authzid, username, password = (text_of(part) for part in parts)
     return PlainCredentials("PLAIN", username, password, authzid or None)
@@ -133,8 +133,8 @@ def _login(context: SASLContext) -> Exchange:
     """Two questions; clients know them by heart, so they are asked in the words everybody asks them."""
     username = text_of((yield b"Username:"), "the user name")
     password = text_of((yield b"Password:"), "the password")
-    if not username:
-        raise ProtocolError("The user name is empty", 501, "5.5.2")
+    if not username or not password:
+        raise ProtocolError("The user name or the password is empty", 501, "5.5.2")
     return PlainCredentials("LOGIN", username, password)
 
 
@@ -200,9 +200,10 @@ def _oauthbearer(context: SASLContext) -> Exchange:
     port = values.get("port")
     if port is not None and not re.fullmatch(r"[0-9]{1,5}", port):
         raise ProtocolError("Malformed OAUTHBEARER response: port", 501, "5.5.2")
-    return OAuthCredentials(
-        "OAUTHBEARER", saslname(gs2[1] or ""), _bearer(values), values.get("host"), int(port) if port else None
-    )
+    # Without a token the client asks what it needs one for (RFC 7628 section 4.3); the refusal's challenge says that.
+    token = "" if values.get("auth") == "" else _bearer(values)
+    username, host = saslname(gs2[1] or ""), values.get("host")
+    return OAuthCredentials("OAUTHBEARER", username, token, host, int(port) if port else None)
 
 
 def _external(context: SASLContext) -> Exchange:
@@ -215,7 +216,11 @@ def _has_certificate(context: SASLContext) -> bool:
 
 
 def _has_channel_binding(context: SASLContext) -> bool:
-    return context.server_certificate is not None
+    if context.server_certificate is None:
+        return False
+    from .scram import channel_binding  # an extra
+
+    return channel_binding(context.server_certificate) is not None
 
 
 def _scram(name: str) -> Mechanism:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import importlib
 import re
 import secrets
+from functools import lru_cache
 from types import ModuleType
 
 from .credentials import ScramCredentials, ScramSecret
 from .errors import ProtocolError
 from .sasl import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
 
-__all__ = ["library", "make_secret", "scram"]
+__all__ = ["channel_binding", "library", "make_secret", "scram"]
 
-_CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(?:a=[^,]*)?,n=([^,]+),r=[!-+.-~-]+.*", re.DOTALL)
+_CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!-+.-~-]+.*", re.DOTALL)
 #: The proof or the channel binding is wrong, as opposed to malformed messages.
-_FAILURES = frozenset(
-    ("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding", "unknown-user")
-)
+_FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
+_NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
 _DIGEST_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
+_SALT_SIZE = 32
+_USUAL_ITERATIONS = 4096
 # An unknown user gets a salt like any other, the same one at each attempt.
 _PRETENCE = secrets.token_bytes(32)
+# What a user who is known gets, by mechanism: octets of salt and iterations, as they were seen last.
+_usual: dict[str, tuple[int, int]] = {}
 
 
 def library() -> ModuleType:
@@ -43,6 +46,8 @@ def make_secret(password: str, mechanism: str, iterations: int | None, salt: byt
     scramp = library()
     if mechanism not in _DIGEST_SIZES:
         raise ValueError(f"mechanism must be one of {', '.join(_DIGEST_SIZES)}, not {mechanism!r}")
+    iterations = _USUAL_ITERATIONS if iterations is None else iterations
+    salt = secrets.token_bytes(_SALT_SIZE) if salt is None else salt
     try:
         made = scramp.ScramMechanism(mechanism).make_auth_info(password, iterations, salt)
     except scramp.ScramException as exc:
@@ -51,13 +56,27 @@ def make_secret(password: str, mechanism: str, iterations: int | None, salt: byt
 
 
 def _pretended_secret(username: str, mechanism: str) -> ScramSecret:
-    salt = hmac.new(_PRETENCE, username.encode(), hashlib.sha256).digest()
+    octets, iterations = _usual.get(mechanism, (_SALT_SIZE, _USUAL_ITERATIONS))
+    salt = hashlib.shake_256(b"%b %b %b" % (_PRETENCE, mechanism.encode(), username.encode())).digest(octets)
     size = _DIGEST_SIZES[mechanism]
-    return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size))
+    return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size), iterations)
 
 
-def _pem(der: bytes) -> str:
-    return f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+@lru_cache(maxsize=64)
+def channel_binding(certificate: bytes) -> tuple[str, str] | None:
+    """The channel binding ``tls-server-end-point`` of a server's certificate (DER), as scramp takes it.
+
+    Returns:
+        The binding, or None: not every signature algorithm has one (RFC 5929 section 4.1).
+    """
+    pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(certificate).decode()}-----END CERTIFICATE-----\n"
+    binding = "tls-server-end-point", pem
+    scramp = library()
+    try:
+        scramp.ScramMechanism("SCRAM-SHA-1-PLUS").make_server(str, channel_binding=binding)
+    except scramp.ScramException:
+        return None
+    return binding
 
 
 def scram(name: str, context: SASLContext) -> Exchange:
@@ -70,15 +89,20 @@ def scram(name: str, context: SASLContext) -> Exchange:
     mechanism = name.removesuffix("-PLUS")
     binding = None
     if context.server_certificate is not None and (context.plus or name.endswith("-PLUS")):
-        binding = ("tls-server-end-point", _pem(context.server_certificate))
+        binding = channel_binding(context.server_certificate)
     first = text_of((yield b""))
     match = _CLIENT_FIRST.fullmatch(first)
     if match is None:
         raise ProtocolError("Malformed SCRAM message", 501, "5.5.2")
-    username = saslname(match[1])
+    if match[1] is not None:
+        raise ProtocolError("SCRAM is not available with an authorization identity", 501, "5.5.4")
+    username = saslname(match[2])
     found: ScramSecret | None = yield SecretNeeded(username)
-    known = found is not None and found.mechanism == mechanism
-    secret = found if found is not None and known else _pretended_secret(username, mechanism)
+    if found is not None and found.mechanism == mechanism:
+        secret, known = found, True
+        _usual[mechanism] = len(found.salt), found.iterations
+    else:
+        secret, known = _pretended_secret(username, mechanism), False
 
     def look_up(_: str) -> tuple[bytes, bytes, bytes, int]:
         return secret.salt, secret.stored_key, secret.server_key, secret.iterations
@@ -90,8 +114,11 @@ def scram(name: str, context: SASLContext) -> Exchange:
         server.set_client_final(final)
         answer = server.get_server_final()
     except scramp.ScramException as exc:
-        if exc.server_error is not None and exc.server_error.value in _FAILURES:
+        problem = exc.server_error.value if exc.server_error is not None else ""
+        if problem in _FAILURES:
             raise AuthenticationFailed from None
+        if problem in _NO_SUCH_BINDING:
+            raise ProtocolError("Unsupported channel binding", 501, "5.5.4") from None
         raise ProtocolError("Malformed SCRAM message", 501, "5.5.2") from None
     if not known:
         raise AuthenticationFailed
