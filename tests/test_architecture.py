@@ -23,9 +23,16 @@ PACKAGE = Path(trio_smtp.__file__).parent
 FLOORS = (
     {"protocol", "protocol.*"},
     {"app", "ciphers", "config", "contexts", "extensions", "message", "received", "session", "stats"},
-    {"auth", "connection", "data", "dialogue", "handshake", "outcomes", "server", "tls", "transport"},
+    {"auth", "connection", "data", "dialogue", "handshake", "outcomes", "peers", "server"}
+    | {
+        "tls",
+        "transfer",
+        "transport",
+        "unix",
+        "wire",
+    },
     {""},
-    {"cli", "cli_options", "delivery", "delivery.*", "plugins", "plugins.*", "testing", "workers"},
+    {"cli", "cli_options", "cli_passwd", "delivery", "delivery.*", "plugins", "plugins.*", "testing", "workers"},
     {"__main__"},
 )
 

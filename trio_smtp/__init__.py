@@ -9,6 +9,7 @@ from .app import Plugin as Plugin
 from .config import Config as Config
 from .contexts import AuthContext as AuthContext
 from .contexts import CloseContext as CloseContext
+from .contexts import CommandContext as CommandContext
 from .contexts import ConnectContext as ConnectContext
 from .contexts import DataContext as DataContext
 from .contexts import DataStartContext as DataStartContext
@@ -17,6 +18,7 @@ from .contexts import MailFromContext as MailFromContext
 from .contexts import RcptToContext as RcptToContext
 from .contexts import SecureContext as SecureContext
 from .contexts import VerifyContext as VerifyContext
+from .extensions import Extension as Extension
 from .message import MessageIncomplete as MessageIncomplete
 from .message import MessageMalformed as MessageMalformed
 from .message import MessageStream as MessageStream
@@ -30,8 +32,13 @@ from .protocol.credentials import OAuthCredentials as OAuthCredentials
 from .protocol.credentials import PlainCredentials as PlainCredentials
 from .protocol.credentials import ScramCredentials as ScramCredentials
 from .protocol.credentials import ScramSecret as ScramSecret
+from .protocol.credentials import XClientCredentials as XClientCredentials
 from .protocol.errors import ProtocolError as ProtocolError
 from .protocol.errors import SMTPError as SMTPError
+from .protocol.parameters import DeliverBy as DeliverBy
+from .protocol.parameters import DSNEnvelope as DSNEnvelope
+from .protocol.parameters import DSNRecipient as DSNRecipient
+from .protocol.proxy import ProxyHeader as ProxyHeader
 from .protocol.replies import Reply as Reply
 from .protocol.sasl import Mechanism as Mechanism
 from .protocol.sasl import SASLContext as SASLContext
@@ -41,6 +48,7 @@ from .session import Envelope as Envelope
 from .session import Session as Session
 from .session import TLSInfo as TLSInfo
 from .stats import Stats as Stats
+from .tls import create_context as create_context
 
 __all__ = [
     "Address",
@@ -48,13 +56,18 @@ __all__ = [
     "AuthContext",
     "CallNext",
     "CloseContext",
+    "CommandContext",
     "Config",
     "ConnectContext",
     "CramMD5Credentials",
     "Credentials",
+    "DSNEnvelope",
+    "DSNRecipient",
     "DataContext",
     "DataStartContext",
+    "DeliverBy",
     "Envelope",
+    "Extension",
     "ExternalCredentials",
     "Filter",
     "Handler",
@@ -70,6 +83,7 @@ __all__ = [
     "PlainCredentials",
     "Plugin",
     "ProtocolError",
+    "ProxyHeader",
     "RcptToContext",
     "Reply",
     "SASLContext",
@@ -83,5 +97,7 @@ __all__ = [
     "StreamConsumed",
     "TLSInfo",
     "VerifyContext",
+    "XClientCredentials",
+    "create_context",
     "serve",
 ]

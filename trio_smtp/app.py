@@ -20,6 +20,7 @@ from .contexts import (
     SecureContext,
     VerifyContext,
 )
+from .extensions import Extension
 
 __all__ = ["App", "CallNext", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
 
@@ -86,6 +87,8 @@ class App:
         self.state = SimpleNamespace()
         self._handlers: dict[Phase, list[_Registered]] = {phase: [] for phase in Phase}
         self._serving = False
+        #: The extensions that `extend` has added.
+        self.extensions: list[Extension] = []
 
     def on_connect(self, handler: _Connect) -> _Connect:
         """Register a handler for new connections, before the 220. Default refusal: 550."""
@@ -141,6 +144,27 @@ class App:
             This App, so that calls chain.
         """
         plugin(self)
+        return self
+
+    def extend(self, extension: Extension) -> App:
+        """Add an SMTP service extension of your own.
+
+        Args:
+            extension: What EHLO says of it, its parameters, its verbs.
+
+        Returns:
+            This App, so that calls chain.
+
+        Raises:
+            ValueError: Its keyword, or one of its verbs, is there already.
+            RuntimeError: Serving has begun.
+        """
+        if self._serving:
+            raise RuntimeError("extend: add extensions before serving begins")
+        for other in self.extensions:
+            if other.keyword == extension.keyword or set(other.commands) & set(extension.commands):
+                raise ValueError(f"extend: {extension.keyword} or a verb of it is there already")
+        self.extensions.append(extension)
         return self
 
     def handles(self, phase: Phase) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import socket
@@ -19,9 +20,11 @@ __all__ = ["COMMANDS", "Config"]
 
 #: The commands that ``disabled_commands`` may name.
 COMMANDS = frozenset(
-    ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "HELP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH")
+    ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "HELP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH", "BDAT")
 )
 
+#: A network of trusted peers.
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Finds the secret of a user for SCRAM.
 ScramLookup = Callable[[str, Session], Awaitable[ScramSecret | None]]
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -103,6 +106,29 @@ def _flag(default: bool) -> bool:
     return attrs.field(default=default, validator=_switch)
 
 
+def _profile(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool) and not (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9-]+", value)):
+        raise ValueError(f"{attribute.name} must be True, False or a profile's name, not {value!r}")
+
+
+def _to_networks(networks: Any) -> Any:
+    if isinstance(networks, str):
+        return networks
+    try:
+        return tuple(n if isinstance(n, Network) else ipaddress.ip_network(n) for n in networks)
+    except ValueError as exc:
+        return exc  # told by the validator, which knows the field's name
+
+
+def _check_networks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, tuple):
+        raise ValueError(f"{attribute.name} must be several networks such as '10.0.0.0/8': {value}")
+
+
+def _networks() -> Any:
+    return attrs.field(default=(), converter=_to_networks, validator=_check_networks)
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """What a server allows, waits for and offers. Durations are in seconds, sizes in octets.
@@ -113,9 +139,12 @@ class Config:
     Attributes:
         host: Where `serve` listens; None: on all interfaces.
         port: The port `serve` listens on; 0: any free one.
+        unix_path: Where `serve` listens instead: a Unix socket.
+        unix_mode: The permissions of that socket; None: what the process's umask leaves.
         backlog: Connections the system keeps waiting to be accepted; None: as many as it allows.
         hostname: What the server calls itself.
         banner: What follows the host name in the 220 greeting.
+        lmtp: Speak LMTP (RFC 2033).
         ssl_context: Offers STARTTLS, or is used at once with `implicit_tls`.
         implicit_tls: TLS from the first octet (port 465).
         starttls_required: 530 to all but EHLO, HELO, NOOP, RSET, HELP, STARTTLS and QUIT until TLS.
@@ -153,15 +182,33 @@ class Config:
         bare_newline: ``"reject"`` messages with a bare CR or LF, or ``"normalize"`` them to CRLF.
         strict_addresses: Hold to the address grammar of RFC 5321.
         unknown_parameters: ``"reject"`` unknown MAIL and RCPT parameters (555), or ``"allow"`` them.
+        dsn: Offer DSN (RFC 3461).
+        requiretls: Offer REQUIRETLS inside TLS (RFC 8689).
         smtputf8: Offer SMTPUTF8 (RFC 6531).
+        chunking: Offer CHUNKING, BDAT (RFC 3030).
+        binarymime: Offer BINARYMIME (RFC 3030); needs `chunking`.
+        deliver_by: Offer DELIVERBY (RFC 2852) with this least by-time, 0: none; None: off.
+        mt_priority: Offer MT-PRIORITY (RFC 6710): True, or a profile's name.
+        future_release: Offer FUTURERELEASE (RFC 4865) with this longest hold; None: off.
+        proxy_protocol: Networks whose connections begin with a PROXY header; it is required from them.
+        xclient: Networks that may use XCLIENT.
+        xforward: Networks that may use XFORWARD.
+        proxy_timeout: For the whole PROXY header.
+        reverse_dns: Look the client's name up, and whether it leads back to the address.
+        reverse_dns_timeout: For both look-ups together.
     """
 
     host: str | None = "127.0.0.1"
     port: int = attrs.field(default=8025, validator=_number(0, whole=True, most=65_535))
+    unix_path: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
+    )
+    unix_mode: int | None = attrs.field(default=None, validator=_number(0, whole=True, most=0o777, optional=True))
     backlog: int | None = _maybe_count(None)
 
     hostname: str = attrs.field(factory=socket.gethostname)
     banner: str = attrs.field(default="ESMTP", validator=_line)
+    lmtp: bool = _flag(False)
 
     ssl_context: ssl.SSLContext | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext)), repr=False
@@ -213,7 +260,27 @@ class Config:
     )
     strict_addresses: bool = _flag(True)
     unknown_parameters: Literal["reject", "allow"] = attrs.field(default="reject", validator=_one_of("reject", "allow"))
+
+    dsn: bool = _flag(False)
+    requiretls: bool = _flag(False)
     smtputf8: bool = _flag(True)
+    chunking: bool = _flag(True)
+    binarymime: bool = _flag(False)
+    deliver_by: int | None = attrs.field(
+        default=None, validator=_number(0, whole=True, most=999_999_999, optional=True)
+    )
+    mt_priority: bool | str = attrs.field(default=False, validator=_profile)
+    future_release: int | None = attrs.field(
+        default=None, validator=_number(1, whole=True, most=999_999_999, optional=True)
+    )
+
+    proxy_protocol: tuple[Network, ...] = _networks()
+    xclient: tuple[Network, ...] = _networks()
+    xforward: tuple[Network, ...] = _networks()
+    proxy_timeout: float = _seconds(5)
+
+    reverse_dns: bool = _flag(False)
+    reverse_dns_timeout: float = _seconds(1.5)
 
     @hostname.validator
     def _check_hostname(self, attribute: attrs.Attribute[str], value: object) -> None:
@@ -228,6 +295,8 @@ class Config:
             raise ValueError("starttls_required=True contradicts disabled_commands with STARTTLS in it")
         if self.auth_required and "AUTH" in self.disabled_commands:
             raise ValueError("auth_required=True contradicts disabled_commands with AUTH in it")
+        if self.binarymime and not (self.chunking and "BDAT" not in self.disabled_commands):
+            raise ValueError("binarymime=True needs chunking=True, and BDAT not in disabled_commands")
         if self.auth_required and not self.auth_mechanisms:
             raise ValueError("auth_required=True needs at least one of auth_mechanisms")
         names = [each.name if isinstance(each, Mechanism) else each for each in self.auth_mechanisms]

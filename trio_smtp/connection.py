@@ -1,21 +1,17 @@
-"""One connection: the only caller of receive_some and send_all, and the loop that drives everything else.
+"""One connection: the loop that drives everything else, and the end of a session.
 
-Octets come in at one door, become one event at a time (`Framer`), one `Command` (`parse_command`), are checked by one
-table (`Machine`), handed to the phase that the verb names (`PHASES`), answered by one `Reply`, and leave by
-the same door. Replies gather until the client waits for them (RFC 2920).
-
-One cancel scope ends everything a connection does. Its deadline is for what is going on now: a whole command line, the
-handlers of a phase, a send. It is set a little late (`arm`), so that the next command seldom has to move it.
-Whatever ends the session raises `EndSession`; what is then left to do is in `_finish`, shielded, each act with
-a limit of its own.
+A line becomes one `Command` (`parse_command`), is checked by one table (`Machine`), handed to the phase that its verb
+names (`PHASES`), and answered by one `Reply`. Replies gather until the client waits for them (RFC 2920); the doors are
+`Wire`'s. Whatever ends the session raises `EndSession`; what is then left to do is in `_finish`, shielded, each act
+with a limit of its own.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,27 +20,22 @@ from .contexts import CloseContext, CloseReason, ConnectContext, Context
 from .dialogue import PHASES
 from .handshake import after_handshake, handshake
 from .outcomes import EndSession, logger, outcome
+from .peers import log_in, read_proxy_header, resolve_client
 from .protocol.commands import Verb, parse_command
 from .protocol.errors import ProtocolError
-from .protocol.framing import MAX_CHUNK, Framer, Line
+from .protocol.framing import Line
 from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
-from .transport import close_now, farewell, try_send_of
+from .transport import close_now, farewell
+from .wire import Wire
 
 if TYPE_CHECKING:
     from .server import SMTPServer
+    from .transfer import Transfer
 
-__all__ = ["Activity", "Connection"]
+__all__ = ["Connection"]
 
-#: What the deadline is for.
-Activity = Literal["command", "handler", "send", "data", "tls", "delay"]
-
-#: Octets of one receive: with the two a body may have kept back, one chunk.
-RECEIVE_SIZE = MAX_CHUNK - 4
-#: Waiting replies leave before a handler runs when there are so many octets, or the oldest waits so many seconds.
-_MAX_WAITING_OCTETS = 65_536
-_MAX_WAITING_SECONDS = 1.0
 #: For the last words, and for `on_close`, in seconds.
 _LAST_WORDS_LIMIT = 5.0
 _CLOSE_HANDLERS_LIMIT = 30.0
@@ -52,7 +43,7 @@ _CLOSE_HANDLERS_LIMIT = 30.0
 _HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]")
 _BEFORE_TLS = _HELLO | {Verb.NOOP, Verb.RSET, Verb.HELP, Verb.STARTTLS, Verb.QUIT}
-_NEED_AUTH = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
+_NEED_AUTH = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
 
 _IDLE_TIMEOUT = Reply(421, "Timeout waiting for the client", "4.4.2")
 _HANDLER_TIMEOUT = Reply(421, "Timeout in processing", "4.3.0")
@@ -64,7 +55,7 @@ _NOT_HTTP = Reply(421, "This is a mail server", "4.7.0")
 _EARLY_TALKER = Reply(421, "You talk too soon", "4.7.0")
 
 
-class Connection:
+class Connection(Wire):
     """One client's connection, served by one task.
 
     Args:
@@ -74,151 +65,39 @@ class Connection:
     """
 
     __slots__ = (
-        "_debug",
         "_interruptible",
-        "_opened",
-        "_out",
-        "_out_octets",
-        "_out_since",
         "_plain_commands",
-        "_raw",
-        "_session_end",
-        "_try_send",
-        "activity",
-        "app",
         "auth_failures",
-        "config",
+        "chunk_refusal",
         "draining",
-        "enhanced",
         "errors",
-        "framer",
         "lines",
         "machine",
         "reason",
         "refusal",
-        "scope",
         "seen",
-        "server",
-        "session",
-        "stats",
-        "stream",
-        "syntax",
+        "transfer",
     )
 
     def __init__(self, server: SMTPServer, stream: trio.abc.Stream, session: Session) -> None:
-        self.server = server
-        self.app = server.app
-        self.config = server.config
-        self.stats = server.stats
-        self.stream = stream
-        self.session = session
-        self.machine = Machine()
-        self.scope = trio.CancelScope()
-        self.activity: Activity = "command"
+        super().__init__(server, stream, session)
+        self.machine = Machine(lmtp=self.config.lmtp)
         self.draining = False
         self.reason: CloseReason = "cancelled"
         #: `on_connect` saw this session.
         self.seen = False
-        #: Replies carry enhanced status codes.
-        self.enhanced = False
         self.lines = 0
         self.errors = 0
         self.auth_failures = 0
+        #: The message whose chunks are coming, and what its further chunks are answered with once it was refused.
+        self.transfer: Transfer | None = None
+        self.chunk_refusal: Reply | None = None
         # Commands other than AUTH while authentication is required and missing.
         self._plain_commands = 0
         # What on_secure said after STARTTLS: it answers the next command.
         self.refusal: Reply | None = None
         # Waiting for the client, outside a transaction: a drain may end it here.
         self._interruptible = False
-        self._debug = logger.isEnabledFor(logging.DEBUG)
-        self._out: list[bytes] = []
-        self._out_octets = 0
-        self._out_since = 0.0
-        self._raw = stream
-        self._opened = trio.current_time()
-        self._session_end = self._opened + (self.config.session_timeout or math.inf)
-        self.reset_wire(stream)
-
-    # The doors
-
-    def reset_wire(self, stream: trio.abc.Stream) -> None:
-        """Begin anew on this stream: nothing that came before is kept (RFC 3207 section 4.2)."""
-        config = self.config
-        self.stream = stream
-        self._try_send = try_send_of(stream)
-        self.framer = Framer(
-            max_line=config.max_command_line,
-            max_auth_line=config.max_auth_line,
-            max_data_line=config.max_data_line,
-            normalize=config.bare_newline == "normalize",
-        )
-        self.syntax = self.server.offer.syntax(self.session)
-
-    def arm(self, activity: Activity, timeout: float) -> None:
-        """Set the deadline for what begins now: never early, at most a quarter of it, or a second, late."""
-        self.activity = activity
-        least = trio.current_time() + timeout
-        slack = timeout / 4 if timeout < 4 else 1.0
-        if not least <= self.scope.deadline <= least + slack:
-            self.scope.deadline = min(least + slack, self._session_end)
-
-    def disarm(self) -> None:
-        """No deadline but the session's own."""
-        self.scope.deadline = self._session_end
-
-    async def receive(self) -> None:
-        """Wait for octets and feed them to the framer.
-
-        Raises:
-            EndSession: The client is gone.
-        """
-        try:
-            data = await self.stream.receive_some(RECEIVE_SIZE)
-        except trio.BrokenResourceError:
-            raise EndSession("lost") from None
-        if not data:
-            raise EndSession("lost")
-        self.stats.octets_received += len(data)
-        self.framer.feed(bytes(data))
-
-    def write(self, reply: Reply, *, enhanced: bool = True) -> None:
-        """Put a reply into the outgoing buffer."""
-        code = reply.code
-        self.stats.replies[code] += 1
-        if code >= 400:
-            status = f" {reply.enhanced}" if reply.enhanced else ""
-            self.session.error = f"{code}{status} {reply.text}"
-        wire = reply.encode(enhanced=enhanced and self.enhanced and code != 334, utf8=self.session.envelope.smtp_utf8)
-        if not self._out:
-            self._out_since = trio.current_time()
-        self._out.append(wire)
-        self._out_octets += len(wire)
-        if self._debug:
-            self._trace("S", b"334 ***" if code == 334 else wire)
-
-    async def flush(self) -> None:
-        """Send what waits.
-
-        Raises:
-            EndSession: The client is gone.
-        """
-        if not self._out:
-            return
-        data = b"".join(self._out)
-        self._out.clear()
-        self._out_octets = 0
-        try:
-            if self._try_send is not None:
-                sent = self._try_send(data)
-                if sent == len(data):
-                    return
-                data = data[sent:]
-            activity = self.activity
-            self.arm("send", self.config.send_timeout)
-            await self.stream.send_all(data)
-            self.activity = activity
-        except trio.BrokenResourceError:
-            raise EndSession("lost") from None
 
     async def next_line(self) -> bytes:
         """The next line, within one deadline for all of it; sends what waits before it waits itself.
@@ -257,7 +136,7 @@ class Connection:
             with self.scope:
                 await self._converse()
             if self.scope.cancelled_caught:
-                self.reason, last_words = self._interruption()
+                self.reason, last_words = self.interruption()
         except EndSession as end:
             self.reason, last_words = end.reason, end.reply
         except Exception as exc:
@@ -268,14 +147,18 @@ class Connection:
                 await self._finish(last_words)
 
     async def _converse(self) -> None:
+        if self.config.proxy_protocol:
+            await read_proxy_header(self)
         if self.config.implicit_tls or isinstance(self.stream, trio.SSLStream):
             self._interruptible = True
             await handshake(self)
             self._interruptible = False
         if self.config.greeting_delay:
             await self._hear_early_talkers()
+        if self.config.reverse_dns:
+            await resolve_client(self)
         await self.greet()
-        await self._take_commands()
+        await self.take_commands()
 
     async def _hear_early_talkers(self) -> None:
         """A client that talks before it was greeted is not a mail client (RFC 5321 section 4.3.1)."""
@@ -287,24 +170,39 @@ class Connection:
             raise EndSession("abuse", _EARLY_TALKER)
         self._interruptible = False
 
-    async def greet(self) -> None:
-        """Run `on_connect` (and `on_secure` where TLS began at once) and send the 220."""
+    async def greet(self, login: str | None = None) -> None:
+        """Run `on_connect` (and `on_secure` where TLS began at once) and send the 220.
+
+        Args:
+            login: Whom a trusted front end says it speaks for (XCLIENT LOGIN): `on_auth` is asked.
+
+        Raises:
+            EndSession: A handler refused.
+        """
+        again = self.seen
         self.seen = True
         reply = self.server.greeting
         if self.app.handles(Phase.CONNECT):
             reply = await self.phase(Phase.CONNECT, ConnectContext(self.session, self.server.greeting))
-        if reply.code < 400 and self.session.secure:
+        if reply.code < 400 and login is not None:
+            reply = await log_in(self, login) or reply
+        if reply.code < 400 and self.session.secure and not again:
             reply = await after_handshake(self) or reply
         if reply.code >= 400:
             raise EndSession("refused", reply)
         self.write(reply, enhanced=False)
         self.machine.advance(Verb.GREETING, reply.code)
 
-    async def _take_commands(self) -> None:
-        """The loop: a line, a command, a phase, a reply."""
-        verb: Verb | None = None
-        while self.machine.state is not State.CLOSED:
-            verb, line = None, b""
+    async def take_commands(self, going_on: Callable[[], bool] | None = None) -> None:
+        """The loop: a line, a command, a phase, a reply.
+
+        Args:
+            going_on: Only while this holds, and between the chunks of a message; None: to the session's end.
+        """
+        machine = self.machine
+        while not machine.closed and (going_on is None or (machine.state is State.BDAT and going_on())):
+            verb: Verb | None = None
+            line = b""
             try:
                 line = await self.next_line()
                 if self._debug:
@@ -313,7 +211,8 @@ class Connection:
                     raise EndSession("refused", self.refusal)
                 command = parse_command(line, self.syntax)
                 verb = command.verb
-                self._admit(verb)
+                if verb is not Verb.BDAT:  # whose octets must be read before it can be refused
+                    self.admit(verb)
                 reply = await PHASES[verb](self, command)
             except ProtocolError as exc:
                 verb = exc.verb or verb
@@ -321,10 +220,11 @@ class Connection:
             if reply is not None:
                 self.write(reply, enhanced=verb not in _HELLO)
                 if verb is not None:
-                    self.machine.advance(verb, reply.code)
-        self.reason = "quit" if verb is Verb.QUIT else "refused"
+                    machine.advance(verb, reply.code)
+                    if self.machine.closed:
+                        self.reason = "quit" if verb is Verb.QUIT else "refused"
 
-    def _admit(self, verb: Verb) -> None:
+    def admit(self, verb: Verb) -> None:
         """Order first, then what must come before."""
         self.machine.check(verb)
         config, session = self.config, self.session
@@ -378,39 +278,55 @@ class Connection:
         Returns:
             The reply: the context's, or what the handlers' exception stands for.
         """
-        if self._out and (
-            self._out_octets > _MAX_WAITING_OCTETS or trio.current_time() - self._out_since > _MAX_WAITING_SECONDS
-        ):
+        if self.flush_is_due:
             await self.flush()
+        return await self.run_handlers(phase.value, context, self.app.run(phase, context), timed=timed)
+
+    async def run_handlers(
+        self, where: str, context: Context, handlers: Awaitable[None], *, timed: bool = True
+    ) -> Reply:
+        """Await handlers and turn what they raise into a reply; see `phase`."""
         if timed:
             self.arm("handler", self.config.handler_timeout)
         try:
-            await self.app.run(phase, context)
+            await handlers
             return context.reply
         except Exception as exc:
-            return outcome(exc, phase.value, self.session)
+            return outcome(exc, where, self.session)
         except BaseExceptionGroup as group:
             # Cancelled and KeyboardInterrupt go on; what else was in the group must not be lost from the log.
             handled, rest = group.split(Exception)
             if isinstance(handled, Exception):
-                outcome(handled, phase.value, self.session)
+                outcome(handled, where, self.session)
             raise (rest or group) from None
 
     def begin_transaction_anew(self) -> None:
         """RSET, a HELO, or the end of a message: a handler may keep the old envelope, so it is replaced."""
         self.session.envelope = Envelope()
+        self.chunk_refusal = None
+        if self.session.xforward:
+            self.session.xforward = {}
+
+    def forget_dialogue(self) -> None:
+        """What was said so far counts no more (after STARTTLS and XCLIENT)."""
+        session = self.session
+        session.host_name_appears_as = session.opening_command = None
+        session.user, session.authenticated, session.auth_mechanism = None, False, None
+        self.enhanced = False
+        self.begin_transaction_anew()
+        self.syntax = self.server.offer.syntax(session)
 
     def drain(self, seconds: float) -> None:
         """Let a transaction in flight end, within so many seconds, and then say 421; an idle client hears it now."""
         self.draining = True
-        self._session_end = min(self._session_end, trio.current_time() + seconds)
-        self.scope.deadline = min(self.scope.deadline, self._session_end)
+        self.session_end = min(self.session_end, trio.current_time() + seconds)
+        self.scope.deadline = min(self.scope.deadline, self.session_end)
         if self._interruptible:
             self.scope.cancel()
 
     # The end
 
-    def _interruption(self) -> tuple[CloseReason, Reply | None]:
+    def interruption(self) -> tuple[CloseReason, Reply | None]:
         """Why the scope was cancelled, and what is to be said of it."""
         if self.activity == "tls":
             self.stats.tls_failures += 1
@@ -418,9 +334,9 @@ class Connection:
             return "tls", None
         if self.draining:
             return "drained", _DRAINING
-        if self.activity == "send":
+        if self.activity in ("send", "proxy"):
             return "timeout", None
-        timed_out = trio.current_time() >= self._session_end or self.activity != "handler"
+        timed_out = trio.current_time() >= self.session_end or self.activity != "handler"
         return "timeout", _IDLE_TIMEOUT if timed_out else _HANDLER_TIMEOUT
 
     async def _finish(self, last_words: Reply | None) -> None:
@@ -459,41 +375,3 @@ class Connection:
                 self.log(logging.ERROR, "on_close did not end in time")
         except Exception as exc:
             logger.error("session=%s on_close handler failed", self.session.id, exc_info=exc)
-
-    # The log
-
-    def log(self, level: int, event: str, details: str = "") -> None:
-        """One line about this session."""
-        if logger.isEnabledFor(level):
-            session = self.session
-            seconds = trio.current_time() - self._opened
-            logger.log(
-                level,
-                "session=%s peer=%s helo=%s %s%s seconds=%.3f",
-                session.id,
-                session.remote_address,
-                session.host_name_appears_as,
-                event,
-                f" {details}" if details else "",
-                seconds,
-            )
-
-    def _trace(self, who: str, wire: bytes) -> None:
-        """The dialogue, for DEBUG: secrets masked, control octets escaped."""
-        if who == "C":
-            wire = self._masked(wire)
-        for line in wire.removesuffix(b"\r\n").split(b"\r\n"):
-            logger.debug("session=%s %s: %s", self.session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
-
-    def _masked(self, line: bytes) -> bytes:
-        """A line that may hold a secret, without it: AUTH, its exchange, and what is no command at all."""
-        words = line.split(b" ")
-        verb = words[0].strip().upper()
-        if self.framer.sasl:
-            return b"***"
-        if verb == b"AUTH":
-            return b" ".join(words[:2]) + (b" ***" if len(words) > 2 else b"")
-        if verb.decode("ascii", "replace") not in self.syntax.verbs:
-            # A client that was refused AUTH may send its password all the same.
-            return b"(unrecognized, %d octets)" % len(line)
-        return line

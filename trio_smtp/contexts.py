@@ -18,6 +18,7 @@ __all__ = [
     "AuthContext",
     "CloseContext",
     "CloseReason",
+    "CommandContext",
     "ConnectContext",
     "Context",
     "DataContext",
@@ -232,6 +233,7 @@ class DataContext(Context):
     stream: MessageStream
     envelope: Envelope
     _hostname: str
+    _refused: dict[Address, Reply] = attrs.field(factory=dict)
 
     _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
 
@@ -239,6 +241,34 @@ class DataContext(Context):
     def size_exceeded(self) -> bool:
         """The message has more than ``max_message_size`` octets."""
         return self.stream.size_exceeded
+
+    def reject_recipient(
+        self, recipient: Address, message: str | Iterable[str], code: int = 550, *, enhanced: str | None = None
+    ) -> None:
+        """Refuse the message for one of its recipients; the others go on (LMTP only).
+
+        Args:
+            recipient: The object out of ``envelope.rcpt_to``.
+            message: The text of that recipient's reply.
+            code: 4xx or 5xx.
+            enhanced: The enhanced status code; None: the usual one for the code.
+
+        Raises:
+            RuntimeError: The session speaks SMTP, which has one reply for all recipients.
+            ValueError: Not a recipient of this message, or the code is not 4xx or 5xx.
+
+        RFC: RFC 2033 section 4.2.
+        """
+        if not self.session.lmtp:
+            raise RuntimeError("reject_recipient needs LMTP: SMTP has one reply to a message for all its recipients")
+        if recipient not in self.envelope.rcpt_to:
+            raise ValueError(f"recipient must be one of envelope.rcpt_to, not {recipient!r}")
+        self._refused[recipient] = SMTPError(message, code, enhanced).reply
+
+    @property
+    def recipient_replies(self) -> Mapping[Address, Reply]:
+        """What `reject_recipient` has set."""
+        return self._refused
 
     def received_header(self) -> bytes:
         """The Received header field for this message, CRLF included, folded.
@@ -261,6 +291,19 @@ class VerifyContext(Context):
     argument: str
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Not known here")
+
+
+@attrs.define(eq=False)
+class CommandContext(Context):
+    """A verb that an `Extension` brought.
+
+    Attributes:
+        verb: The verb, upper case.
+        argument: What follows it.
+    """
+
+    verb: str
+    argument: str
 
 
 @attrs.frozen(eq=False)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from .app import Phase
 from .auth import authenticate
-from .contexts import HeloContext, MailFromContext, RcptToContext, VerifyContext
-from .data import receive_message
+from .contexts import CommandContext, HeloContext, MailFromContext, RcptToContext, VerifyContext
+from .data import receive_chunk, receive_message
 from .handshake import after_handshake, handshake
 from .outcomes import EndSession, logger
+from .peers import xclient, xforward
+from .protocol.addresses import Address
 from .protocol.commands import Command, Verb
 from .protocol.errors import ProtocolError
+from .protocol.parameters import DSNEnvelope
 from .protocol.replies import Reply
 from .session import Envelope
 
@@ -65,18 +68,38 @@ async def _mail(conn: Connection, command: Command) -> Reply:
     size = values.get("SIZE")
     if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:
         raise ProtocolError("Message size exceeds the limit", 552, "5.3.4", counted=False)
-    fields: dict[str, Any] = {name: values[key] for key, name in _ENVELOPE_FIELDS if key in values} if values else {}
-    session.envelope = Envelope(mail_from=address, **fields)
+    session.envelope = _envelope(address, values)
     reply = _SENDER_OK
     if conn.app.handles(Phase.MAIL_FROM):
         reply = await conn.phase(Phase.MAIL_FROM, MailFromContext(session, reply, address))
     if reply.code >= 400:
-        conn.begin_transaction_anew()
+        session.envelope = Envelope()
     return reply
 
 
 #: MAIL's parameters and where the envelope keeps their values.
-_ENVELOPE_FIELDS = (("SIZE", "size"), ("BODY", "body_type"), ("SMTPUTF8", "smtp_utf8"), ("AUTH", "auth"))
+_ENVELOPE_FIELDS = {
+    "SIZE": "size",
+    "BODY": "body_type",
+    "SMTPUTF8": "smtp_utf8",
+    "AUTH": "auth",
+    "REQUIRETLS": "require_tls",
+    "BY": "deliver_by",
+    "MT-PRIORITY": "mt_priority",
+    "HOLDFOR": "hold_for",
+    "HOLDUNTIL": "hold_until",
+}
+
+
+def _envelope(address: Address, values: Mapping[str, object]) -> Envelope:
+    if not values:
+        return Envelope(address)
+    if "HOLDFOR" in values and "HOLDUNTIL" in values:
+        raise ProtocolError("HOLDFOR and HOLDUNTIL exclude each other", 501, "5.5.4")
+    fields: dict[str, Any] = {_ENVELOPE_FIELDS[key]: values[key] for key in values if key in _ENVELOPE_FIELDS}
+    if "RET" in values or "ENVID" in values:
+        fields["dsn"] = DSNEnvelope(values.get("RET"), values.get("ENVID"))  # type: ignore[arg-type]
+    return Envelope(address, values=values, **fields)
 
 
 async def _rcpt(conn: Connection, command: Command) -> Reply:
@@ -105,7 +128,7 @@ async def _noop(conn: Connection, command: Command) -> Reply:
 
 
 async def _help(conn: Connection, command: Command) -> Reply:
-    return Reply(214, conn.server.offer.help_lines(), "2.0.0")
+    return Reply(214, conn.server.offer.help_lines(conn.session), "2.0.0")
 
 
 async def _vrfy(conn: Connection, command: Command) -> Reply:
@@ -137,12 +160,15 @@ async def _starttls(conn: Connection, command: Command) -> None:
         logger.warning("session=%s %d octets after STARTTLS were thrown away", session.id, stale)
     await conn.flush()
     await handshake(conn)
-    session.host_name_appears_as = session.opening_command = None
-    session.user, session.authenticated, session.auth_mechanism = None, False, None
-    conn.enhanced = False
-    conn.begin_transaction_anew()
+    conn.forget_dialogue()
     conn.machine.advance(Verb.HANDSHAKE, 220)
     conn.refusal = await after_handshake(conn)
+
+
+async def _extension(conn: Connection, command: Command) -> Reply:
+    handler = conn.server.offer.commands[command.name]
+    context = CommandContext(conn.session, _OK, command.name, command.argument)
+    return await conn.run_handlers(command.name, context, handler(context))
 
 
 PHASES: Mapping[Verb, Callable[[Connection, Command], Awaitable[Reply | None]]] = {
@@ -160,4 +186,8 @@ PHASES: Mapping[Verb, Callable[[Connection, Command], Awaitable[Reply | None]]] 
     Verb.QUIT: _quit,
     Verb.STARTTLS: _starttls,
     Verb.AUTH: authenticate,
+    Verb.BDAT: receive_chunk,
+    Verb.XCLIENT: xclient,
+    Verb.XFORWARD: xforward,
+    Verb.EXTENSION: _extension,
 }

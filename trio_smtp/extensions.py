@@ -1,18 +1,164 @@
-"""What a session offers now: the EHLO lines, the verbs, the parameters; given the Config and the Session."""
+"""What a session offers now: EHLO lines, verbs and parameters, given the Config, the Session and the extensions.
+
+The library's own extensions are written as a user's would be: an `Extension` each.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
-from .config import Config
+import attrs
+
+from .config import Config, Network
+from .contexts import CommandContext
+from .protocol import parameters as p
 from .protocol.commands import Syntax, Verb
-from .protocol.parameters import ParameterParser, parse_auth, parse_body, parse_flag, parse_size
 from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
+from .protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from .session import Session
 
-__all__ = ["Offer"]
+__all__ = ["CommandHandler", "Extension", "Offer", "trusts"]
+
+#: Answers a verb of an extension.
+CommandHandler = Callable[[CommandContext], Awaitable[None]]
 
 _VERBS = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+
+
+def _upper(keyword: str) -> str:
+    return keyword.upper()
+
+
+def _upper_keys(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType({key.upper(): value for key, value in mapping.items()})
+
+
+def _keywords(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    for word in [value] if isinstance(value, str) else value:
+        if not _KEYWORD.fullmatch(word):
+            raise ValueError(f"{attribute.name}: {word!r} must be letters, digits and hyphens")
+
+
+@attrs.frozen(kw_only=True)
+class Extension:
+    """An SMTP service extension: what EHLO says of it, its parameters, its verbs (RFC 5321 section 2.2).
+
+    Register it with `App.extend`. Parsed values stand in ``envelope.values`` (MAIL) and ``address.values`` (RCPT).
+
+    Attributes:
+        keyword: The EHLO keyword.
+        argument: What follows it: a string, or a function of the session.
+        mail_parameters: Parsers of MAIL's parameters by name. A parser takes the value as sent (True where it has none)
+            and returns what is kept; its ValueError is answered by 501 with the error's text.
+        rcpt_parameters: The same for RCPT.
+        commands: Handlers of verbs of its own: ``async (ctx: CommandContext)``.
+        available: Whether a session is offered it now; None: always. Asked at connect, after TLS and after AUTH.
+
+    Raises:
+        ValueError: A keyword is malformed, or a verb is one of the library's own.
+
+    RFC: RFC 5321 section 2.2.2.
+    """
+
+    keyword: str = attrs.field(converter=_upper, validator=_keywords)
+    argument: str | Callable[[Session], str] = ""
+    mail_parameters: Mapping[str, p.ParameterParser] = attrs.field(
+        factory=dict, converter=_upper_keys, validator=_keywords
+    )
+    rcpt_parameters: Mapping[str, p.ParameterParser] = attrs.field(
+        factory=dict, converter=_upper_keys, validator=_keywords
+    )
+    commands: Mapping[str, CommandHandler] = attrs.field(factory=dict, converter=_upper_keys, validator=_keywords)
+    available: Callable[[Session], bool] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        taken = sorted(set(self.commands) & set(_VERBS))
+        if taken:
+            raise ValueError(f"commands: {', '.join(taken)} is the library's own")
+
+    def line(self, session: Session) -> str:
+        """What EHLO shows."""
+        argument = self.argument if isinstance(self.argument, str) else self.argument(session)
+        return f"{self.keyword} {argument}".rstrip()
+
+
+def trusts(networks: Iterable[Network], address: str | None) -> bool:
+    """Whether an address is inside one of the networks."""
+    if not networks or address is None:
+        return False
+    ip = ipaddress.ip_address(address)
+    return any(ip in network for network in networks)
+
+
+def _secure(session: Session) -> bool:
+    return session.secure
+
+
+def _release_limits(longest: int, _: Session) -> str:
+    until = datetime.now(UTC) + timedelta(seconds=longest)
+    return f"{longest} {until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _built_in(config: Config) -> list[Extension]:
+    """The library's own extensions that are switched on, in the order EHLO shows them."""
+    size, limits = config.max_message_size, [f"RCPTMAX={config.max_recipients}"]
+    if config.max_transactions is not None:
+        limits.append(f"MAILMAX={config.max_transactions}")
+    body = partial(p.parse_body, binary=config.binarymime)
+    chunking = config.chunking and "BDAT" not in config.disabled_commands
+    optional: list[tuple[bool, Extension]] = [
+        (True, Extension(keyword="PIPELINING")),
+        (True, Extension(keyword="SIZE", argument=str(size or ""), mail_parameters={"SIZE": p.parse_size})),
+        (True, Extension(keyword="8BITMIME", mail_parameters={"BODY": body})),
+        (chunking, Extension(keyword="CHUNKING")),
+        (chunking and config.binarymime, Extension(keyword="BINARYMIME")),
+        (config.smtputf8, Extension(keyword="SMTPUTF8", mail_parameters={"SMTPUTF8": p.parse_flag})),
+        (True, Extension(keyword="ENHANCEDSTATUSCODES")),
+        (
+            config.dsn,
+            Extension(
+                keyword="DSN",
+                mail_parameters={"RET": p.parse_ret, "ENVID": p.parse_envid},
+                rcpt_parameters={"NOTIFY": p.parse_notify, "ORCPT": p.parse_orcpt},
+            ),
+        ),
+        (True, Extension(keyword="LIMITS", argument=" ".join(limits))),
+        (
+            config.requiretls,
+            Extension(keyword="REQUIRETLS", mail_parameters={"REQUIRETLS": p.parse_flag}, available=_secure),
+        ),
+    ]
+    if config.deliver_by is not None:
+        parser = partial(p.parse_by, least=config.deliver_by)
+        argument = str(config.deliver_by or "")
+        optional.append((True, Extension(keyword="DELIVERBY", argument=argument, mail_parameters={"BY": parser})))
+    if config.mt_priority:
+        profile = config.mt_priority if isinstance(config.mt_priority, str) else ""
+        parsers = {"MT-PRIORITY": p.parse_mt_priority}
+        optional.append((True, Extension(keyword="MT-PRIORITY", argument=profile, mail_parameters=parsers)))
+    if config.future_release is not None:
+        longest = config.future_release
+        optional.append(
+            (
+                True,
+                Extension(
+                    keyword="FUTURERELEASE",
+                    argument=partial(_release_limits, longest),
+                    mail_parameters={
+                        "HOLDFOR": partial(p.parse_hold_for, longest=longest),
+                        "HOLDUNTIL": partial(p.parse_hold_until, longest=longest),
+                    },
+                ),
+            )
+        )
+    return [extension for switched_on, extension in optional if switched_on]
 
 
 class Offer:
@@ -21,14 +167,20 @@ class Offer:
     Args:
         config: The server's Config.
         auth: The App can check credentials.
+        extensions: The App's own.
     """
 
-    def __init__(self, config: Config, *, auth: bool) -> None:
+    def __init__(self, config: Config, *, auth: bool, extensions: Iterable[Extension] = ()) -> None:
         self._config = config
         mechanisms = [MECHANISMS[each] if isinstance(each, str) else each for each in config.auth_mechanisms]
         offered = auth and "AUTH" not in config.disabled_commands
         self._mechanisms = {mechanism.name: mechanism for mechanism in mechanisms if offered}
-        self._syntax = lru_cache(maxsize=None)(self._build_syntax)
+        users = list(extensions)
+        self._extensions = [*_built_in(config), *users]
+        self._conditional = [each for each in self._extensions if each.available is not None]
+        self._syntaxes: dict[object, Syntax] = {}
+        #: The handlers of the extensions' verbs.
+        self.commands = {name: handler for each in users for name, handler in each.commands.items()}
         #: Enhanced status codes stand in replies.
         self.enhanced = "ENHANCEDSTATUSCODES" not in config.hide_extensions
 
@@ -58,47 +210,63 @@ class Offer:
         """Whether TLS would make AUTH usable."""
         return bool(self._mechanisms) and self.starttls(session)
 
+    def _unavailable(self, session: Session) -> frozenset[str]:
+        return frozenset(
+            each.keyword for each in self._conditional if each.available is not None and not each.available(session)
+        )
+
     def syntax(self, session: Session) -> Syntax:
         """What a line may say now."""
-        return self._syntax(bool(self.mechanisms(session)))
+        key = (bool(self.mechanisms(session)), self._unavailable(session) if self._conditional else None)
+        syntax = self._syntaxes.get(key)
+        if syntax is None:
+            syntax = self._syntaxes[key] = self._build_syntax(*key)
+        return syntax
 
-    def _build_syntax(self, auth: bool) -> Syntax:
+    def _build_syntax(self, auth: bool, unavailable: frozenset[str] | None) -> Syntax:
         config = self._config
-        unknown = {"LHLO"}
-        disabled = set(config.disabled_commands)
+        extensions = [each for each in self._extensions if each.keyword not in (unavailable or ())]
+        unknown = {"HELO", "EHLO"} if config.lmtp else {"LHLO"}
+        unknown |= {
+            name for name, networks in (("XCLIENT", config.xclient), ("XFORWARD", config.xforward)) if not networks
+        }
+        # BDAT stays known: it is refused in a way of its own.
+        disabled = set(config.disabled_commands) - {"BDAT"}
         if config.ssl_context is None:
             disabled.add("STARTTLS")
-        mail: dict[str, ParameterParser] = {"SIZE": parse_size, "BODY": parse_body}
-        if config.smtputf8:
-            mail["SMTPUTF8"] = parse_flag
+        mail = {name: parser for each in extensions for name, parser in each.mail_parameters.items()}
         if auth:
-            mail["AUTH"] = parse_auth
+            mail["AUTH"] = p.parse_auth
+        verbs = {name: verb for name, verb in _VERBS.items() if name not in unknown | disabled}
         return Syntax(
-            verbs={name: verb for name, verb in _VERBS.items() if name not in unknown | disabled},
+            verbs=verbs | {name: Verb.EXTENSION for each in extensions for name in each.commands},
             disabled=frozenset(disabled),
             mail_parameters=mail,
+            rcpt_parameters={name: parser for each in extensions for name, parser in each.rcpt_parameters.items()},
             strict_addresses=config.strict_addresses,
             allow_unknown_parameters=config.unknown_parameters == "allow",
+            chunking=any(each.keyword == "CHUNKING" for each in extensions),
         )
 
     def ehlo_lines(self, session: Session) -> list[str]:
         """The keyword lines of the reply to EHLO: only what would be accepted now (RFC 5321 section 4.1.1.1)."""
         config = self._config
-        size = config.max_message_size
-        lines = ["PIPELINING", "SIZE" if size is None else f"SIZE {size}", "8BITMIME"]
-        if config.smtputf8:
-            lines.append("SMTPUTF8")
-        lines.append("ENHANCEDSTATUSCODES")
+        unavailable = self._unavailable(session)
+        lines = [each.line(session) for each in self._extensions if each.keyword not in unavailable]
         if self.starttls(session):
             lines.append("STARTTLS")
         mechanisms = self.mechanisms(session)
         if mechanisms and not session.authenticated:
             lines.append("AUTH " + " ".join(mechanisms))
+        if trusts(config.xclient, session.remote_address):
+            lines.append("XCLIENT " + " ".join(XCLIENT_ATTRIBUTES))
+        if trusts(config.xforward, session.remote_address):
+            lines.append("XFORWARD " + " ".join(XFORWARD_ATTRIBUTES))
         if "HELP" not in config.disabled_commands:
             lines.append("HELP")
         hidden = config.hide_extensions
         return [line for line in lines if line.partition(" ")[0] not in hidden] if hidden else lines
 
-    def help_lines(self) -> list[str]:
+    def help_lines(self, session: Session) -> list[str]:
         """The verbs, for HELP."""
-        return ["Commands:", " ".join(self._build_syntax(False).verbs)]
+        return ["Commands:", " ".join(self.syntax(session).verbs)]

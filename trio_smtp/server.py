@@ -5,22 +5,26 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import ssl
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import trio
 
 from .app import App, Phase
 from .config import Config
 from .connection import Connection
-from .extensions import Offer
+from .extensions import Offer, trusts
 from .handshake import watch_server_name
 from .protocol.replies import Reply
 from .session import Session
 from .stats import Stats
 from .transport import SocketTransport, accept_sockets, close_now, farewell
+from .unix import open_unix_listener, remove_socket_file
+from .wire import host_key
 
 __all__ = ["SMTPServer", "serve"]
 
@@ -58,7 +62,7 @@ class SMTPServer:
         if not app.handles(Phase.DATA):
             logger.warning("the App has no on_data handler: every message will be refused")
         #: What sessions are offered.
-        self.offer = Offer(config, auth=app.handles(Phase.AUTH))
+        self.offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
         self.greeting = Reply(220, f"{config.hostname} {config.banner}")
         self.hello = Reply(250, config.hostname)
         self.ehlo_reply = lru_cache(maxsize=64)(self._ehlo_reply)
@@ -66,6 +70,7 @@ class SMTPServer:
         if config.ssl_context is not None:
             self.reload_tls(config.ssl_context)
         self._connections: set[Connection] = set()
+        self._socket_files: dict[object, tuple[str, tuple[int, int]]] = {}
         self._hosts: Counter[str] = Counter()
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
@@ -148,6 +153,47 @@ class SMTPServer:
             backlog=config.backlog,
         )
 
+    async def serve_unix(
+        self,
+        path: str | Path | None = None,
+        *,
+        mode: int | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on a Unix socket and serve until cancelled or drained; its file is removed at the end.
+
+        Args:
+            path: Where; None: the Config's. A stale socket file is replaced.
+            mode: The file's permissions; None: the Config's.
+            task_status: ``started()`` gives the listeners.
+
+        Raises:
+            OSError: The path cannot be had.
+            ValueError: There is no path.
+        """
+        await self.serve_listeners([self.listen_unix(path, mode=mode)], task_status=task_status)
+
+    def listen_unix(self, path: str | Path | None = None, *, mode: int | None = None) -> trio.SocketListener:
+        """Open a Unix socket listener for `serve_listeners`, which removes its file at the end.
+
+        Args:
+            path: Where; None: the Config's.
+            mode: The file's permissions; None: the Config's.
+
+        Raises:
+            OSError: The path cannot be had.
+            ValueError: There is no path.
+        """
+        config = self.config
+        path = config.unix_path if path is None else path
+        if path is None:
+            raise ValueError("path: neither given nor in the Config (unix_path)")
+        mode = config.unix_mode if mode is None else mode
+        listener = open_unix_listener(path, mode=mode, backlog=config.backlog)
+        found = os.lstat(path)
+        self._socket_files[listener] = str(path), (found.st_dev, found.st_ino)
+        return listener
+
     async def serve_listeners(
         self,
         listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
@@ -182,6 +228,8 @@ class SMTPServer:
             if listener in self.listeners:
                 self.listeners.remove(listener)
                 await trio.aclose_forcefully(listener)
+                if listener in self._socket_files:
+                    remove_socket_file(*self._socket_files.pop(listener))
 
     async def serve_stream(
         self, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED
@@ -192,7 +240,7 @@ class SMTPServer:
             stream: Any trio stream, an in-memory one included.
             task_status: ``started()`` gives the Session.
         """
-        connection = Connection(self, stream, _session_of(stream))
+        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
         self._register(connection)
         task_status.started(connection.session)
         await self._serve(connection)
@@ -230,12 +278,11 @@ class SMTPServer:
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
         """Serve a new connection, or refuse it."""
         config = self.config
-        connection = Connection(self, stream, _session_of(stream))
-        host = host_key(connection.session.remote_address)
+        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
         refusal = None
         if len(self._connections) >= config.max_connections:
             refusal = _FULL
-        elif config.max_connections_per_host is not None and self._hosts[host] >= config.max_connections_per_host:
+        elif not self._has_room(connection):
             refusal = _FULL_FOR_HOST
         if refusal is None:
             self._register(connection)
@@ -248,22 +295,41 @@ class SMTPServer:
     def _register(self, connection: Connection) -> None:
         """Count it from here on: the task that serves it begins later, and a limit must hold now."""
         self._connections.add(connection)
-        self._hosts[host_key(connection.session.original_peer[0])] += 1
+        self._hosts[connection.host] += 1
         self.stats.connections_accepted += 1
         self.stats.connections_open += 1
         if self._draining:
             connection.drain(self.config.drain_timeout)
 
+    def _has_room(self, connection: Connection) -> bool:
+        """One more from its host? Behind a proxy that cannot be told before its header was read."""
+        most = self.config.max_connections_per_host
+        return (
+            most is None
+            or self._hosts[connection.host] < most
+            or trusts(self.config.proxy_protocol, connection.session.remote_address)
+        )
+
+    def _leave_host(self, connection: Connection) -> None:
+        self._hosts[connection.host] -= 1
+        if not self._hosts[connection.host]:
+            del self._hosts[connection.host]
+
+    def recount(self, connection: Connection) -> bool:
+        """Count a connection for the client that its PROXY header names; False: that one has too many."""
+        self._leave_host(connection)
+        connection.host = host_key(connection.session.remote_address)
+        self._hosts[connection.host] += 1
+        most = self.config.max_connections_per_host
+        return most is None or self._hosts[connection.host] <= most
+
     async def _serve(self, connection: Connection) -> None:
-        host = host_key(connection.session.original_peer[0])
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
             self.stats.connections_open -= 1
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+            self._leave_host(connection)
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         self._refusals += 1
@@ -282,13 +348,6 @@ class SMTPServer:
                 await close_now(stream)
 
 
-def host_key(address: str | None) -> str:
-    """What counts as one host: an IPv4 address, or an IPv6 network of 64 bits, which one host can have all of."""
-    if address is None or ":" not in address:
-        return address or ""
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
 def _canonical(address: str) -> str:
     """IPv4-mapped IPv6 as IPv4, IPv6 in its canonical form."""
     if ":" not in address:
@@ -297,9 +356,9 @@ def _canonical(address: str) -> str:
     return str(ip.ipv4_mapped or ip)
 
 
-def _session_of(stream: trio.abc.Stream) -> Session:
+def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
     """A session that knows who is at the other end, where the stream does."""
-    session = Session()
+    session = Session(lmtp=lmtp)
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if isinstance(stream, (SocketTransport, trio.SocketStream)):
@@ -332,7 +391,8 @@ async def serve(
         OSError: An address cannot be had.
     """
     server = SMTPServer(app, config)
-    listeners = await server.listen_tcp()
+    path = server.config.unix_path
+    listeners = await server.listen_tcp() if path is None else [server.listen_unix(path)]
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, listeners)
         task_status.started(server)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 import attrs
 
 from .protocol.addresses import Address
+from .protocol.parameters import DeliverBy, DSNEnvelope
+from .protocol.proxy import ProxyHeader
 
 __all__ = ["Envelope", "Session", "TLSInfo"]
 
@@ -46,14 +51,28 @@ class Envelope:
         smtp_utf8: SMTPUTF8 was asked for (RFC 6531).
         size: What SIZE= declared, in octets, or None (RFC 1870).
         auth: What AUTH= said, decoded, ``"<>"`` included, or None (RFC 4954 section 5).
+        require_tls: REQUIRETLS was asked for (RFC 8689).
+        dsn: What DSN asks for, or None (RFC 3461); each recipient has its own in ``address.dsn``.
+        deliver_by: When it is to be delivered, or None (RFC 2852).
+        mt_priority: -9 to 9, or None (RFC 6710).
+        hold_for: Seconds to hold it, or None (RFC 4865).
+        hold_until: When to release it, or None (RFC 4865).
+        values: The parsed values of all of MAIL's parameters, upper-case keys, those of extensions included.
     """
 
     mail_from: Address | None = None
     rcpt_to: list[Address] = attrs.field(factory=list)
-    body_type: Literal["7BIT", "8BITMIME"] = "7BIT"
+    body_type: Literal["7BIT", "8BITMIME", "BINARYMIME"] = "7BIT"
     smtp_utf8: bool = False
     size: int | None = None
     auth: str | None = None
+    require_tls: bool = False
+    dsn: DSNEnvelope | None = None
+    deliver_by: DeliverBy | None = None
+    mt_priority: int | None = None
+    hold_for: int | None = None
+    hold_until: datetime | None = None
+    values: Mapping[str, object] = MappingProxyType({})
 
 
 @attrs.define(eq=False)
@@ -66,7 +85,9 @@ class Session:
         remote_port: The client's port, or None.
         local_address: Our address, or None.
         local_port: Our port, or None.
-        client_hostname: ``"[address]"``, or ``"unknown"`` when there is no address.
+        client_hostname: The reverse-DNS name where one was found (``Config(reverse_dns=True)``), else ``"[address]"``,
+            or ``"unknown"`` when there is no address.
+        client_hostname_verified: That name leads back to the address.
         host_name_appears_as: What HELO, EHLO or LHLO said; None before it.
         opening_command: Which of the three it was.
         secure: The stream is encrypted.
@@ -77,7 +98,10 @@ class Session:
         auth_mechanism: The SASL mechanism used, or None.
         transaction: Transactions finished on this connection.
         envelope: The transaction in progress; replaced at its end.
-        original_peer: ``(address, port)`` as the socket saw it.
+        xclient: What XCLIENT said; None where it said ``[UNAVAILABLE]`` or ``[TEMPUNAVAIL]``.
+        xforward: What XFORWARD said for this transaction, likewise.
+        proxy: The PROXY header of the connection, or None.
+        original_peer: ``(address, port)`` as the socket saw it, before PROXY and XCLIENT.
         lmtp: The session speaks LMTP.
         error: The last 4xx or 5xx reply sent, or None.
         data: For handlers' own use.
@@ -89,6 +113,7 @@ class Session:
     local_address: str | None = None
     local_port: int | None = None
     client_hostname: str = "unknown"
+    client_hostname_verified: bool = False
     host_name_appears_as: str | None = None
     opening_command: Literal["HELO", "EHLO", "LHLO"] | None = None
     secure: bool = False
@@ -99,6 +124,9 @@ class Session:
     auth_mechanism: str | None = None
     transaction: int = 0
     envelope: Envelope = attrs.field(factory=Envelope)
+    xclient: dict[str, str | None] = attrs.field(factory=dict)
+    xforward: dict[str, str | None] = attrs.field(factory=dict)
+    proxy: ProxyHeader | None = None
     original_peer: tuple[str | None, int | None] = (None, None)
     lmtp: bool = False
     error: str | None = None

@@ -57,6 +57,7 @@ class Address:
             ``<postmaster>``.
         args: The ESMTP parameters as sent, upper-case keys, True for one without a value. Read-only.
         dsn: What DSN asks for this recipient, or None.
+        values: The parsed values of RCPT's parameters, upper-case keys, those of extensions included.
 
     RFC: RFC 5321 sections 4.1.2 and 4.1.1.11.
     """
@@ -66,6 +67,7 @@ class Address:
     domain: str
     args: Mapping[str, str | bool] = _NO_ARGS
     dsn: DSNRecipient | None = None
+    values: Mapping[str, object] = _NO_ARGS
 
     def __str__(self) -> str:
         return self.address
@@ -155,6 +157,7 @@ def parse_path(
     postmaster: bool = False,
     args: Mapping[str, str | bool] = _NO_ARGS,
     dsn: DSNRecipient | None = None,
+    values: Mapping[str, object] = _NO_ARGS,
 ) -> Address:
     """Read the inside of a path that is not null.
 
@@ -166,6 +169,7 @@ def parse_path(
         postmaster: ``postmaster`` alone, in any case, is an address (RCPT).
         args: Kept in the Address.
         dsn: Kept in the Address.
+        values: Kept in the Address.
 
     Raises:
         ProtocolError: 501 with `code`: not a path.
@@ -175,9 +179,9 @@ def parse_path(
     """
     match = _COMMON.fullmatch(path)
     if match is not None:
-        return Address(path, match[1], match[2], args, dsn)
+        return Address(path, match[1], match[2], args, dsn, values)
     if postmaster and path.lower() == "postmaster":
-        return Address(path, path, "", args, dsn)
+        return Address(path, path, "", args, dsn, values)
     if path.startswith("@"):
         route = _SOURCE_ROUTE.match(path)
         path = path[route.end() :] if route else ""
@@ -186,9 +190,9 @@ def parse_path(
         local_part, domain = match[1], match[2]
         if domain.startswith("["):
             if _valid_literal(domain):
-                return Address(path, local_part, domain.lower(), args, dsn)
+                return Address(path, local_part, domain.lower(), args, dsn, values)
         else:
             shown = _unicode_domain(domain.removesuffix("."))
             if shown is not None and not _HIDDEN.search(shown):
-                return Address(path, local_part, shown, args, dsn)
+                return Address(path, local_part, shown, args, dsn, values)
     raise ProtocolError("Bad address syntax", 501, code)

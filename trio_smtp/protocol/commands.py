@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -10,7 +11,8 @@ import attrs
 
 from .addresses import Address, parse_path, split_path
 from .errors import ProtocolError
-from .parameters import ParameterParser, parse_parameters
+from .parameters import DSNRecipient, ParameterParser, parse_parameters
+from .xclient import parse_attributes
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
 
@@ -35,6 +37,11 @@ class Verb(enum.Enum):
     QUIT = "QUIT"
     STARTTLS = "STARTTLS"
     AUTH = "AUTH"
+    BDAT = "BDAT"
+    XCLIENT = "XCLIENT"
+    XFORWARD = "XFORWARD"
+    #: A verb that an `Extension` brought.
+    EXTENSION = "<extension>"
     #: The greeting was sent.
     GREETING = "<greeting>"
     #: The SASL exchange is over.
@@ -54,12 +61,18 @@ class Command:
         argument: What follows the verb and a space, as sent.
         address: The path of MAIL or RCPT; its ``args`` are the parameters as sent.
         values: The parsed values of the known parameters.
+        size: The octets of a BDAT chunk.
+        last: It is the last chunk.
+        name: The verb as it is written, for the verbs of extensions.
     """
 
     verb: Verb
     argument: str = ""
     address: Address | None = None
     values: Mapping[str, object] = MappingProxyType({})
+    size: int = 0
+    last: bool = False
+    name: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +86,7 @@ class Syntax:
         rcpt_parameters: Parsers of RCPT's parameters.
         strict_addresses: Hold to RFC 5321's grammar.
         allow_unknown_parameters: Let parameters nobody knows through.
+        chunking: BDAT is offered.
     """
 
     verbs: Mapping[str, Verb]
@@ -81,6 +95,7 @@ class Syntax:
     rcpt_parameters: Mapping[str, ParameterParser] = MappingProxyType({})
     strict_addresses: bool = True
     allow_unknown_parameters: bool = False
+    chunking: bool = False
 
 
 def parse_command(line: bytes, syntax: Syntax) -> Command:
@@ -115,10 +130,12 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
     if not ascii_only and verb not in _UTF8_VERBS:
         raise ProtocolError("Non-ASCII characters are not allowed here", 500, "5.5.2")
     try:
-        return _PARSERS[verb](verb, argument, syntax)
+        command = _PARSERS[verb](verb, argument, syntax)
     except ProtocolError as exc:
         exc.verb = verb
         raise
+    command.name = name
+    return command
 
 
 def _anything(verb: Verb, argument: str, syntax: Syntax) -> Command:
@@ -159,7 +176,12 @@ def _rcpt(verb: Verb, argument: str, syntax: Syntax) -> Command:
         raise ProtocolError("Syntax: RCPT TO:<address>", 501, "5.1.3")
     path, rest = found
     args, values = parse_parameters(rest, syntax.rcpt_parameters, allow_unknown=syntax.allow_unknown_parameters)
-    address = parse_path(path, code="5.1.3", strict=syntax.strict_addresses, postmaster=True, args=args)
+    dsn = None
+    if "NOTIFY" in values or "ORCPT" in values:
+        dsn = DSNRecipient(values.get("NOTIFY", ()), values.get("ORCPT"))  # type: ignore[arg-type]
+    address = parse_path(
+        path, code="5.1.3", strict=syntax.strict_addresses, postmaster=True, args=args, values=values, dsn=dsn
+    )
     return Command(verb, argument, address, values)
 
 
@@ -182,6 +204,22 @@ def _auth(verb: Verb, argument: str, syntax: Syntax) -> Command:
     return Command(verb, argument)
 
 
+def _bdat(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    """RFC 3030 section 2: where the count is not to be had, the octets that follow cannot be located."""
+    if not syntax.chunking:
+        raise ProtocolError("Chunking is not offered", 521, "5.5.1")
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise ProtocolError("Syntax: BDAT octets [LAST]", 521, "5.5.4")
+    return Command(verb, argument, size=int(match[1]), last=match[2] is not None)
+
+
+def _attributes(verb: Verb, argument: str, syntax: Syntax) -> Command:
+    return Command(verb, argument, values=parse_attributes(argument, verb.value))
+
+
+_CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))? *", re.IGNORECASE)
+
 _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
     Verb.HELO: _hello,
     Verb.EHLO: _hello,
@@ -197,5 +235,9 @@ _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
     Verb.QUIT: _nothing,
     Verb.STARTTLS: _nothing,
     Verb.AUTH: _auth,
+    Verb.BDAT: _bdat,
+    Verb.XCLIENT: _attributes,
+    Verb.XFORWARD: _attributes,
+    Verb.EXTENSION: _anything,
 }
-_UTF8_VERBS = frozenset({Verb.MAIL, Verb.RCPT, Verb.VRFY, Verb.EXPN})
+_UTF8_VERBS = frozenset({Verb.MAIL, Verb.RCPT, Verb.VRFY, Verb.EXPN, Verb.EXTENSION})

@@ -15,6 +15,7 @@ __all__ = [
     "PlainCredentials",
     "ScramCredentials",
     "ScramSecret",
+    "XClientCredentials",
 ]
 
 
@@ -133,8 +134,28 @@ class ScramCredentials(_WithoutPassword):
     authzid: str | None = None
 
 
+@attrs.frozen
+class XClientCredentials(_WithoutPassword):
+    """A trusted front end says who logged in there (XCLIENT LOGIN).
+
+    Attributes:
+        username: Who.
+        method: ``"XCLIENT"``.
+    """
+
+    username: str
+    method: str = "XCLIENT"
+
+
 #: What `AuthContext.credentials` may be.
-Credentials = PlainCredentials | CramMD5Credentials | OAuthCredentials | ExternalCredentials | ScramCredentials
+Credentials = (
+    PlainCredentials
+    | CramMD5Credentials
+    | OAuthCredentials
+    | ExternalCredentials
+    | ScramCredentials
+    | XClientCredentials
+)
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""Octets in, one event at a time out: lines, and the dot-stuffed body of DATA (RFC 5321 section 4.5.2).
+"""Octets in, one event at a time out: lines, the dot-stuffed body of DATA, chunks of BDAT (RFC 5321, RFC 3030).
 
 A `Framer` holds what has arrived and gives *one* event for each call of `next_event`. Whoever drives it sets its
 mode before the next call, so that a body line can never be taken for a command, nor a command for a body line.
@@ -60,7 +60,7 @@ class MalformedBody:
 
 @attrs.frozen
 class EndOfBody:
-    """The end mark was seen; what follows in the buffer is lines again."""
+    """The end mark was seen, or the last octet of the chunk; what follows in the buffer is lines again."""
 
 
 Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]
@@ -77,6 +77,7 @@ _ANY_NEWLINE = re.compile(rb"\r\n|\r|\n")
 class _Mode(enum.Enum):
     LINE = enum.auto()
     BODY = enum.auto()
+    CHUNK = enum.auto()
 
 
 class Framer:
@@ -93,6 +94,7 @@ class Framer:
     __slots__ = (
         "_at_line_start",
         "_buffer",
+        "_chunk_left",
         "_dropped",
         "_line_length",
         "_malformed",
@@ -130,6 +132,8 @@ class Framer:
         self._at_line_start = True
         self._malformed = False
         self._line_length = 0
+        # Chunks
+        self._chunk_left = 0
 
     def feed(self, data: bytes) -> None:
         """Take in what was received."""
@@ -162,13 +166,20 @@ class Framer:
         self._malformed = False
         self._line_length = 0
 
+    def start_chunk(self, size: int) -> None:
+        """The next events are those of a BDAT chunk of so many octets (RFC 3030): as they are, then EndOfBody."""
+        self._mode = _Mode.CHUNK
+        self._chunk_left = size
+
     def next_event(self) -> Event:
         """The next event in the present mode.
 
         Raises:
             ProtocolError: A line that is too long or has a bare LF; the framer is past it, or on the way to its end.
         """
-        return self._next_line() if self._mode is _Mode.LINE else self._next_body()
+        if self._mode is _Mode.LINE:
+            return self._next_line()
+        return self._next_body() if self._mode is _Mode.BODY else self._next_of_chunk()
 
     # Lines
 
@@ -223,6 +234,20 @@ class Framer:
         if isinstance(error, ProtocolError):
             raise error
         return self._next_line()
+
+    # A chunk of BDAT
+
+    def _next_of_chunk(self) -> Event:
+        if not self._chunk_left:
+            self._mode = _Mode.LINE
+            return _END_OF_BODY
+        start = self._position
+        data = self._buffer[start : start + min(self._chunk_left, MAX_CHUNK)]
+        if not data:
+            return NEED_DATA
+        self._position = start + len(data)
+        self._chunk_left -= len(data)
+        return BodyChunk(data)
 
     # The body of DATA
 

@@ -34,13 +34,15 @@ class State(enum.Enum):
     RCPT = "RCPT"
     #: 354 was sent: the body comes.
     DATA = "DATA"
+    #: Between the chunks of a message.
+    BDAT = "BDAT"
     #: 220 to STARTTLS was sent: the handshake comes.
     TLS = "TLS"
     #: Over.
     CLOSED = "CLOSED"
 
 
-_ANY_TIME = (Verb.NOOP, Verb.HELP, Verb.VRFY, Verb.EXPN, Verb.QUIT)
+_ANY_TIME = (Verb.NOOP, Verb.HELP, Verb.VRFY, Verb.EXPN, Verb.QUIT, Verb.EXTENSION)
 
 
 def _stay(state: State, *verbs: Verb) -> dict[Verb, State]:
@@ -58,6 +60,8 @@ TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
         **_stay(State.GREETED, Verb.RSET),
         **_hello(State.READY),
         Verb.STARTTLS: State.TLS,
+        Verb.XCLIENT: State.CONNECTED,
+        Verb.XFORWARD: State.GREETED,
     },
     State.READY: {
         **_stay(State.READY, Verb.RSET),
@@ -65,6 +69,8 @@ TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
         Verb.STARTTLS: State.TLS,
         Verb.AUTH: State.AUTH,
         Verb.MAIL: State.MAIL,
+        Verb.XCLIENT: State.CONNECTED,
+        Verb.XFORWARD: State.READY,
     },
     State.AUTH: {Verb.END_OF_AUTH: State.READY},
     State.MAIL: {
@@ -78,8 +84,15 @@ TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
         **_hello(State.READY),
         Verb.RSET: State.READY,
         Verb.DATA: State.DATA,
+        Verb.BDAT: State.BDAT,
     },
     State.DATA: {Verb.END_OF_DATA: State.READY},
+    State.BDAT: {
+        **_stay(State.BDAT, Verb.BDAT),
+        **_hello(State.READY),
+        Verb.RSET: State.READY,
+        Verb.END_OF_DATA: State.READY,
+    },
     State.TLS: {Verb.HANDSHAKE: State.GREETED},
     State.CLOSED: {},
 }
@@ -92,11 +105,14 @@ _CLOSING = frozenset({221, 421, 521})
 #: After these, what an earlier transaction refused is forgotten.
 _NEW_TRANSACTION = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO, Verb.MAIL, Verb.RSET, Verb.END_OF_DATA, Verb.HANDSHAKE})
 
+_IN_TRANSACTION = frozenset({State.MAIL, State.RCPT, State.DATA, State.BDAT})
+
 _NEEDED_FIRST: Mapping[Verb, str] = {
     Verb.MAIL: "Send HELO or EHLO first",
     Verb.AUTH: "Send EHLO first",
     Verb.RCPT: "Need MAIL before RCPT",
     Verb.DATA: "Need RCPT before DATA",
+    Verb.BDAT: "Need RCPT before BDAT",
 }
 
 
@@ -119,9 +135,14 @@ class Machine:
         self._recipients_refused = False
 
     @property
+    def closed(self) -> bool:
+        """Nothing more will be said."""
+        return self.state is State.CLOSED
+
+    @property
     def in_transaction(self) -> bool:
         """A sender was accepted and the transaction is not over."""
-        return self.state in (State.MAIL, State.RCPT, State.DATA)
+        return self.state in _IN_TRANSACTION
 
     def check(self, verb: Verb) -> None:
         """May this come now?
@@ -133,10 +154,11 @@ class Machine:
         if verb in TRANSITIONS[self.state]:
             return
         refused = self._mail_refused or self._recipients_refused
-        if verb is Verb.DATA and self._recipients_refused and not self._lmtp:
+        followers = (Verb.RCPT, Verb.DATA, Verb.BDAT)
+        if verb in (Verb.DATA, Verb.BDAT) and self._recipients_refused and not self._lmtp:
             raise ProtocolError("no valid recipients", 554, "5.5.1", counted=False)
-        counted = not (refused and verb in (Verb.RCPT, Verb.DATA))
-        if self.in_transaction and verb not in (Verb.RCPT, Verb.DATA):
+        counted = not (refused and verb in followers)
+        if self.state is State.BDAT or (self.in_transaction and verb not in followers):
             message = "Not inside a transaction"
         else:
             message = _NEEDED_FIRST.get(verb, "Bad sequence of commands")

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Literal
 
 import attrs
 
 from .errors import ProtocolError
 
 __all__ = [
+    "DSNEnvelope",
     "DSNRecipient",
+    "DeliverBy",
     "ParameterParser",
     "decode_xtext",
     "parse_auth",
     "parse_body",
+    "parse_by",
+    "parse_envid",
     "parse_flag",
+    "parse_hold_for",
+    "parse_hold_until",
+    "parse_mt_priority",
+    "parse_notify",
+    "parse_orcpt",
     "parse_parameters",
+    "parse_ret",
     "parse_size",
 ]
 
@@ -31,6 +43,34 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
 _NONE: tuple[Mapping[str, str | bool], Mapping[str, object]] = (MappingProxyType({}), MappingProxyType({}))
+
+
+@attrs.frozen
+class DSNEnvelope:
+    """What a client asks of delivery status notifications for a message (RFC 3461 sections 4.3 and 4.4).
+
+    Attributes:
+        ret: ``"FULL"`` or ``"HDRS"``, or None.
+        envid: The envelope's name, decoded, or None.
+    """
+
+    ret: Literal["FULL", "HDRS"] | None = None
+    envid: str | None = None
+
+
+@attrs.frozen
+class DeliverBy:
+    """When a message is to be delivered (RFC 2852).
+
+    Attributes:
+        seconds: From now; may be zero or negative with mode N.
+        mode: ``"N"`` (notify when late) or ``"R"`` (return when late).
+        trace: Relays are to be reported.
+    """
+
+    seconds: int
+    mode: Literal["N", "R"]
+    trace: bool = False
 
 
 @attrs.frozen
@@ -140,3 +180,96 @@ def parse_auth(value: str | bool) -> str:
     if not mailbox.isprintable():
         raise ValueError("control characters are not allowed")
     return mailbox
+
+
+def parse_ret(value: str | bool) -> str:
+    """RET: FULL or HDRS (RFC 3461 section 4.3)."""
+    ret = str(value).upper()
+    if ret not in ("FULL", "HDRS"):
+        raise ValueError("needs FULL or HDRS")
+    return ret
+
+
+def parse_envid(value: str | bool) -> str:
+    """ENVID: at most 100 characters of xtext, printable (RFC 3461 section 4.4)."""
+    if isinstance(value, bool) or len(value) > 100:
+        raise ValueError("needs at most 100 characters of xtext")
+    envid = decode_xtext(value)
+    if not (envid.isascii() and envid.isprintable()):
+        raise ValueError("printable ASCII only")
+    return envid
+
+
+def parse_notify(value: str | bool) -> tuple[str, ...]:
+    """NOTIFY: NEVER alone, or SUCCESS, FAILURE, DELAY, each at most once (RFC 3461 section 4.1)."""
+    words = tuple(str(value).upper().split(","))
+    if words != ("NEVER",) and (len(set(words)) < len(words) or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
+        raise ValueError("needs NEVER, or SUCCESS, FAILURE and DELAY")
+    return words
+
+
+_ORCPT = re.compile(r"([A-Za-z0-9-]{1,40});(.+)", re.DOTALL)
+_UNITEXT = re.compile(r"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|\\x\{(?:[0-9A-F]{2,6})\})+")
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+
+
+def parse_orcpt(value: str | bool) -> tuple[str, str]:
+    """ORCPT: ``type;address``, the address decoded (RFC 3461 section 4.2; for utf-8, RFC 6533 section 3)."""
+    match = _ORCPT.fullmatch(value) if isinstance(value, str) and len(value) <= 500 else None
+    if match is None:
+        raise ValueError("needs an address type, a semicolon and at most 500 characters")
+    kind, encoded = match[1].lower(), match[2]
+    if kind == "utf-8":
+        if not _UNITEXT.fullmatch(encoded):
+            raise ValueError("not a valid utf-8 address")
+        address = _EMBEDDED.sub(_embedded_character, encoded)
+    else:
+        address = decode_xtext(encoded)
+    if not address.isprintable():
+        raise ValueError("control characters are not allowed")
+    return kind, address
+
+
+def _embedded_character(match: re.Match[str]) -> str:
+    code = int(match[1], 16)
+    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        raise ValueError("not a character")
+    return chr(code)
+
+
+def parse_by(value: str | bool, *, least: int = 0) -> DeliverBy:
+    """BY: seconds, a semicolon, N or R, perhaps T (RFC 2852 section 4)."""
+    match = re.fullmatch(r"([+-]?[0-9]{1,9});([NR])(T?)", str(value).upper(), re.ASCII)
+    if match is None:
+        raise ValueError("needs seconds;N or seconds;R, with T for trace")
+    seconds, mode = int(match[1]), match[2]
+    if mode == "R" and (seconds <= 0 or seconds < least):
+        raise ValueError(f"with R needs at least {max(1, least)} seconds")
+    return DeliverBy(seconds, "R" if mode == "R" else "N", bool(match[3]))
+
+
+def parse_mt_priority(value: str | bool) -> int:
+    """MT-PRIORITY: -9 to 9 (RFC 6710 section 4.1)."""
+    match = re.fullmatch(r"-?[0-9]", str(value), re.ASCII)
+    if match is None:
+        raise ValueError("needs a number from -9 to 9")
+    return int(match[0])
+
+
+def parse_hold_for(value: str | bool, *, longest: int) -> int:
+    """HOLDFOR: seconds (RFC 4865 section 4)."""
+    match = re.fullmatch(r"[1-9][0-9]{0,8}", str(value), re.ASCII)
+    if match is None or int(match[0]) > longest:
+        raise ValueError(f"needs 1 to {longest} seconds")
+    return int(match[0])
+
+
+def parse_hold_until(value: str | bool, *, longest: int) -> datetime:
+    """HOLDUNTIL: an Internet date and time (RFC 4865 section 4, RFC 3339)."""
+    text = str(value).upper()
+    if not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})", text, re.ASCII):
+        raise ValueError("needs a date and time such as 2030-01-31T12:00:00Z")
+    until = datetime.fromisoformat(text)
+    if (until - datetime.now(UTC)).total_seconds() > longest:
+        raise ValueError(f"is more than {longest} seconds away")
+    return until

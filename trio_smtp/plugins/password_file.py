@@ -1,0 +1,214 @@
+"""Users and the argon2 hashes of their passwords in a file, which `trio-smtp passwd` makes and edits."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trio_smtp import App, AuthContext, PlainCredentials, Plugin
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+__all__ = ["check_user_name", "hasher", "parse_users", "password_file"]
+
+logger = logging.getLogger(__name__)
+
+_HASH = re.compile(
+    r"(\$argon2(?:id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,10},t=[0-9]{1,10},p=[0-9]{1,8})\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}"
+)
+
+
+def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
+    """Authenticate the users of a file by PLAIN and LOGIN.
+
+    The file has a line ``user:hash`` for each user; empty lines, and lines that begin with ``#``, do not count. It is
+    UTF-8, and names are compared exactly. The hashes are argon2's, in its usual notation (``$argon2id$v=19$...``), with
+    whatever parameters: they go on working when the defaults of argon2-cffi change, and only ``trio-smtp passwd`` makes
+    new ones, because the server never writes the file.
+
+    The right password is accepted, with the name as ``session.user``. About anything else the plugin says nothing:
+    handlers after it may accept what it does not, other mechanisms and the users of a second file, and 535 is the answer
+    when nobody did. So a user who stands in two files has two passwords. What a handler before it accepted stays so. An
+    authorization identity other than the user's own name is never accepted here.
+
+    Hashes are computed in threads of a limit of their own. An unknown user costs the same as a wrong password: there is
+    a hash for those, with the parameters that most of the file's have. The file is read again when it changed; one that
+    is broken or gone leaves the users in force that were read before, and an error in the log.
+
+    Args:
+        path: The file.
+        max_hashing: So many hashes are computed at a time; the usual ones take 64 MiB each.
+
+    Returns:
+        A plugin.
+
+    Raises:
+        ImportError: The extra ``argon2`` is not installed.
+        OSError: The file cannot be read; the text names it.
+        ValueError: The file is malformed, the text names it and the line; or `max_hashing` is not positive.
+
+    Example:
+        >>> app.use(password_file("/etc/trio-smtp/users"))
+
+    RFC: RFC 9106.
+    """
+    if not isinstance(max_hashing, int) or max_hashing < 1:
+        raise ValueError(f"max_hashing must be a whole number of at least 1, not {max_hashing!r}")
+    users = _PasswordFile(Path(path).absolute())
+    limiter = trio.CapacityLimiter(max_hashing)
+
+    async def check_password(ctx: AuthContext) -> None:
+        credentials = ctx.credentials
+        if ctx.accepted or not isinstance(credentials, PlainCredentials):
+            return
+        name = credentials.username
+        right = await trio.to_thread.run_sync(users.check, name, credentials.password, limiter=limiter)
+        if right and credentials.authzid in (None, name):
+            ctx.accept(name)
+
+    def install(app: App) -> None:
+        app.on_auth(check_password)
+
+    return install
+
+
+def hasher() -> PasswordHasher:
+    """What computes hashes, with the usual parameters.
+
+    Raises:
+        ImportError: The extra ``argon2`` is not installed; the text names it.
+    """
+    try:
+        from argon2 import PasswordHasher
+    except ImportError as error:
+        raise ImportError("files of passwords need the extra argon2: pip install 'trio-smtp[argon2]'") from error
+    return PasswordHasher()
+
+
+def check_user_name(name: str) -> None:
+    """Refuse a name that a line of the file cannot hold.
+
+    Raises:
+        ValueError: The name is not one.
+    """
+    if not name.isprintable() or ":" in name or name != name.strip() or name[:1] in ("", "#"):
+        raise ValueError(
+            f"{name!a} is no user name: it must be printable, without a colon, without space at its ends, and not"
+            " begin with #"
+        )
+
+
+def parse_users(data: bytes, where: str) -> dict[str, str]:
+    """Read a file of users.
+
+    Args:
+        data: The file's content.
+        where: The file's name, for errors.
+
+    Returns:
+        Each user's hash.
+
+    Raises:
+        ValueError: A line is malformed, or a second one for the same user; the text names the file and the line.
+    """
+    users: dict[str, str] = {}
+    for number, octets in enumerate(data.split(b"\n"), 1):
+        try:
+            line = octets.decode().strip(" \t\r")
+            if not line or line.startswith("#"):
+                continue
+            name, colon, encoded = line.partition(":")
+            if not colon:
+                raise ValueError("not of the form user:hash")
+            check_user_name(name)
+            if not _HASH.fullmatch(encoded):
+                raise ValueError("what follows the user name is no argon2 hash")
+            if name in users:
+                raise ValueError(f"{name!a} has a line already")
+        except UnicodeDecodeError:
+            raise ValueError(f"{where}, line {number}: not UTF-8") from None
+        except ValueError as error:
+            raise ValueError(f"{where}, line {number}: {error}") from None
+        users[name] = encoded
+    return users
+
+
+@attrs.frozen
+class _Users:
+    """What the file said when it was read last."""
+
+    hashes: dict[str, str] = attrs.field(repr=False)
+    #: A hash nobody has the password of, for users who are not in the file.
+    pretence: str = attrs.field(repr=False)
+
+
+class _PasswordFile:
+    """The file, read again when it changed. Its methods block: they are for threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hasher = hasher()
+        self._lock = threading.Lock()
+        # Looked at first, so that a change while it is read is seen by the next look.
+        self._seen = self._signature()
+        self._users = self._read()
+
+    def check(self, name: str, password: str) -> bool:
+        """Whether the file has this user with this password."""
+        from argon2.exceptions import VerifyMismatchError
+
+        users = self._current()
+        encoded = users.hashes.get(name)
+        try:
+            self._hasher.verify(users.pretence if encoded is None else encoded, password)
+        except VerifyMismatchError:
+            return False
+        # Any other failure, such as no memory, says nothing about the password: it is the server's, a 454.
+        return encoded is not None
+
+    def _current(self) -> _Users:
+        with self._lock:
+            signature = self._signature()
+            if signature != self._seen:
+                self._seen = signature
+                try:
+                    self._users = self._read()
+                except (OSError, ValueError) as error:
+                    logger.error("the users read before stay in force: %s", error)
+            return self._users
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """Changes with the file; None: there is none."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read(self) -> _Users:
+        hashes = parse_users(self._path.read_bytes(), str(self._path))
+        return _Users(hashes, self._pretence(hashes))
+
+    def _pretence(self, hashes: dict[str, str]) -> str:
+        """As costly to check as most of these."""
+        from argon2 import PasswordHasher, extract_parameters
+        from argon2.exceptions import HashingError
+
+        usual = self._hasher
+        if hashes:
+            most_common, _ = Counter(encoded.rsplit("$", 2)[0] for encoded in hashes.values()).most_common(1)[0]
+            sample = next(encoded for encoded in hashes.values() if encoded.startswith(most_common + "$"))
+            usual = PasswordHasher.from_parameters(extract_parameters(sample))
+        try:
+            return usual.hash(secrets.token_bytes())
+        except HashingError as error:
+            raise ValueError(f"{self._path}: hashes cannot be computed with these parameters: {error}") from error

@@ -1,0 +1,270 @@
+"""A message on its way from the wire through a memory channel to the handlers.
+
+A message that is in the buffer after one receive goes into the channel as a whole, and the handlers run inline: no
+nursery, no second task. Any other is streamed: the handlers run in a child task, and this one reads. The two have
+clocks of their own, because a slow handler is not a slow client: while they run side by side, the connection's scope
+is the reader's, and the one around the nursery holds the handlers to what is left of their time. Back-pressure is the
+channel's.
+
+250 is a promise: it is given only when the handlers returned and read the message to its end, or discarded it on
+purpose. Whatever they did, the wire is read on to the end of the body, so that no line of it is taken for a command.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from .app import Phase
+from .contexts import DataContext
+from .message import MessageIncomplete, MessageMalformed, MessageSink
+from .outcomes import EndSession, logger, outcome
+from .protocol.addresses import Address
+from .protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
+from .protocol.replies import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .connection import Connection
+
+__all__ = ["TOO_LARGE", "ClientClock", "Transfer", "discard_bound"]
+
+TOO_LARGE = Reply(552, "Message exceeds the maximum size", "5.3.4")
+_ACCEPTED = Reply(250, "Message accepted", "2.0.0")
+_NOT_READ = Reply(451, "Message not taken", "4.3.0")
+_TOO_SLOW = Reply(421, "The message comes too slowly", "4.4.2")
+
+#: The least bound on what is read and thrown away for a message that is refused, in octets.
+_MIN_DROPPED = 16 * 1024 * 1024
+#: `min_data_rate` holds after so many seconds.
+_RATE_GRACE = 60.0
+#: The least time handlers are given, in seconds, when theirs is used up.
+_LAST_CHANCE = 0.001
+
+
+def discard_bound(conn: Connection) -> float:
+    """The most octets of a message that are read only to be thrown away."""
+    most = conn.config.max_message_size
+    return math.inf if most is None else max(_MIN_DROPPED, 2 * most)
+
+
+class ClientClock:
+    """The clocks that hold while a body is awaited: silence, and the rate."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._seconds = 0.0
+        self._octets = 0
+
+    async def receive(self) -> None:
+        """Receive more of the body.
+
+        Raises:
+            EndSession: The client is gone, or sends too slowly.
+        """
+        conn = self._conn
+        conn.arm("data", conn.config.data_timeout)
+        before = trio.current_time()
+        self._octets += await conn.receive()
+        self._seconds += trio.current_time() - before
+        if self._seconds > _RATE_GRACE and self._octets < conn.config.min_data_rate * self._seconds:
+            conn.log(logging.WARNING, "the message comes too slowly")
+            raise EndSession("timeout", _TOO_SLOW)
+
+
+class Transfer:
+    """One message on its way.
+
+    Attributes:
+        sink: Where the body goes; made when it begins to come.
+        reply: What the handlers ended with, once they have.
+        refused: LMTP: the recipients whose reply a handler has set.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._clock = ClientClock(conn)
+        self._handlers_scope = conn.scope
+        self._handlers_left = conn.config.handler_timeout
+        self._handlers_done = trio.Event()
+        self._began = trio.current_time()
+        # What was wrong with the message when the handlers had ended.
+        self._error: Exception | None = None
+        self.sink = MessageSink(1, conn.config.max_message_size)
+        self.reply: Reply | None = None
+        self.refused: Mapping[Address, Reply] = {}
+
+    async def run(self) -> Reply:
+        """Take the whole body, after 354 or with a BDAT that is the first and last; returns the reply."""
+        chunks, malformed, whole = await self._first_read()
+        if len(chunks) > 1:
+            self.sink = MessageSink(len(chunks), self._conn.config.max_message_size)
+        sink = self.sink
+        for chunk in chunks:
+            sink.put_nowait(chunk)
+        if malformed is not None:
+            sink.fail(MessageMalformed(malformed))
+        if whole:
+            sink.end()
+            await self._handle(timed=True)
+        else:
+            async with self.side_by_side():
+                await self._read_to_end()
+                sink.end()
+        return self.judge()
+
+    async def _first_read(self) -> tuple[list[bytes], str | None, bool]:
+        """What one receive brings: the chunks, what is wrong with them, and whether the end was among them."""
+        conn = self._conn
+        chunks: list[bytes] = []
+        malformed: str | None = None
+        received = False
+        while True:
+            event = conn.framer.next_event()
+            if event is NEED_DATA:
+                if received:
+                    return chunks, malformed, False
+                await self._clock.receive()
+                received = True
+            elif isinstance(event, BodyChunk):
+                chunks.append(event.data)
+            elif isinstance(event, EndOfBody):
+                return chunks, malformed, True
+            elif isinstance(event, MalformedBody):
+                malformed = event.reason
+
+    # The handlers
+
+    async def _handle(self, *, timed: bool) -> None:
+        """Run the handlers and note how they ended."""
+        session, sink = self._conn.session, self.sink
+        context = DataContext(session, _ACCEPTED, sink.stream, session.envelope, self._conn.config.hostname)
+        self.reply = await self._conn.phase(Phase.DATA, context, timed=timed)
+        self.refused = context.recipient_replies
+        self._error = sink.error
+        sink.close_stream()
+        self._handlers_done.set()
+
+    async def _handle_in_child(self) -> None:
+        await self._handle(timed=False)
+
+    @asynccontextmanager
+    async def side_by_side(self) -> AsyncIterator[None]:
+        """Run the handlers in a child task while the block reads; waits for their end.
+
+        A message that has not ended when the block ends is given up. What ends the session inside the block is raised
+        again when the handlers have ended.
+        """
+        conn = self._conn
+        conn.disarm()
+        end: EndSession | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._handle_in_child)
+                with trio.CancelScope() as conn.scope:
+                    try:
+                        yield
+                    except EndSession as exc:
+                        end = exc
+                if conn.scope.cancelled_caught:
+                    end = EndSession(*conn.interruption())
+                self.sink.fail(MessageIncomplete("the client did not finish it"))
+                self._let_handlers_run()
+        finally:
+            conn.scope = self._handlers_scope
+        if end is not None:
+            raise end
+
+    def _let_handlers_run(self) -> None:
+        """From now on it is the handlers that are waited for."""
+        conn = self._conn
+        conn.activity = "handler"
+        conn.disarm()
+        self._handlers_scope.deadline = min(
+            trio.current_time() + max(self._handlers_left, _LAST_CHANCE), conn.session_end
+        )
+
+    async def wait_for_handlers(self) -> None:
+        """Wait until they have ended; their clock runs, the client's does not."""
+        self._let_handlers_run()
+        await self._handlers_done.wait()
+
+    # The reader
+
+    async def _read_to_end(self) -> None:
+        """Read to the end of the body, or of the chunk.
+
+        Raises:
+            EndSession: There is no end to be had.
+        """
+        conn, sink = self._conn, self.sink
+        bound = discard_bound(conn)
+        while True:
+            event = conn.framer.next_event()
+            if event is NEED_DATA:
+                await self._clock.receive()
+            elif isinstance(event, BodyChunk):
+                if not sink.put_nowait(event.data):
+                    await self._make_room(event.data)
+                if sink.dropped > bound:
+                    conn.log(logging.WARNING, "too much of a refused message")
+                    raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
+            elif isinstance(event, EndOfBody):
+                return
+            elif isinstance(event, MalformedBody):
+                sink.fail(MessageMalformed(event.reason))
+
+    async def _make_room(self, chunk: bytes) -> None:
+        """The channel is full."""
+        before = trio.current_time()
+        self._let_handlers_run()
+        await self.sink.put(chunk)
+        self._handlers_left -= trio.current_time() - before
+        self._handlers_scope.deadline = self._conn.session_end
+
+    async def take_chunk(self, size: int) -> Reply | None:
+        """Take one chunk of BDAT while the handlers run; returns a refusal, or None."""
+        self._conn.framer.start_chunk(size)
+        await self._read_to_end()
+        if self.reply is None and self.sink.error is None:
+            return None
+        self.sink.fail(MessageIncomplete("refused before its end"))
+        await self.wait_for_handlers()
+        return self.judge()
+
+    def judge(self) -> Reply:
+        """What the client is told, when the handlers have ended."""
+        reply, session, sink = self.reply, self._conn.session, self.sink
+        assert reply is not None
+        if self._error is not None:
+            return outcome(self._error, Phase.DATA.value, session)
+        if reply.code >= 400 or sink.finished:
+            return reply
+        if sink.error is not None:
+            return outcome(sink.error, Phase.DATA.value, session)
+        logger.error(
+            "session=%s the handlers neither read the message to its end nor discarded it: refused", session.id
+        )
+        return _NOT_READ
+
+    def log(self, result: str) -> None:
+        """One line a message."""
+        conn = self._conn
+        if logger.isEnabledFor(logging.INFO):
+            session, envelope = conn.session, conn.session.envelope
+            logger.info(
+                "session=%s peer=%s message from=<%s> recipients=%d size=%d %s seconds=%.3f",
+                session.id,
+                session.remote_address,
+                envelope.mail_from,
+                len(envelope.rcpt_to),
+                self.sink.stream.byte_length,
+                result,
+                trio.current_time() - self._began,
+            )

@@ -1,0 +1,231 @@
+"""The doors of a connection: the only caller of receive_some and send_all.
+
+Octets come in here and go into the framer; replies gather here and leave together. One cancel scope ends everything a
+connection does; its deadline is for what is going on now (`arm`) and is set a little late, so that the next command
+seldom has to move it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from .outcomes import EndSession, logger
+from .protocol.framing import MAX_CHUNK, Framer
+from .protocol.replies import Reply
+from .session import Session
+from .transport import try_send_of
+
+if TYPE_CHECKING:
+    from .server import SMTPServer
+
+__all__ = ["Activity", "Wire", "host_key"]
+
+#: What the deadline is for.
+Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy"]
+
+#: Octets of one receive: with the two a body may have kept back, one chunk.
+RECEIVE_SIZE = MAX_CHUNK - 4
+#: Waiting replies leave before a handler runs when there are so many octets, or the oldest waits so many seconds.
+_MAX_WAITING_OCTETS = 65_536
+_MAX_WAITING_SECONDS = 1.0
+
+
+def host_key(address: str | None) -> str:
+    """What counts as one host: an IPv4 address, or an IPv6 network of 64 bits, which one host can have all of."""
+    if address is None or ":" not in address:
+        return address or ""
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class Wire:
+    """The stream of one connection, and the clock that holds for it.
+
+    Args:
+        server: Whose App, Config and counters it uses.
+        stream: The client's stream.
+        session: The client's session.
+    """
+
+    __slots__ = (
+        "_debug",
+        "_out",
+        "_out_octets",
+        "_out_since",
+        "_raw",
+        "_try_send",
+        "activity",
+        "app",
+        "config",
+        "enhanced",
+        "framer",
+        "host",
+        "opened",
+        "scope",
+        "server",
+        "session",
+        "session_end",
+        "stats",
+        "stream",
+        "syntax",
+    )
+
+    def __init__(self, server: SMTPServer, stream: trio.abc.Stream, session: Session) -> None:
+        self.server = server
+        self.app = server.app
+        self.config = server.config
+        self.stats = server.stats
+        self.stream = stream
+        self.session = session
+        #: What it counts as for `max_connections_per_host`.
+        self.host = host_key(session.remote_address)
+        self.scope = trio.CancelScope()
+        self.activity: Activity = "command"
+        #: Replies carry enhanced status codes.
+        self.enhanced = False
+        self._debug = logger.isEnabledFor(logging.DEBUG)
+        self._out: list[bytes] = []
+        self._out_octets = 0
+        self._out_since = 0.0
+        self._raw = stream
+        self.opened = trio.current_time()
+        self.session_end = self.opened + (self.config.session_timeout or math.inf)
+        self.reset_wire(stream)
+
+    @property
+    def flush_is_due(self) -> bool:
+        """Replies have waited long enough: no handler may hold them up."""
+        return bool(self._out) and (
+            self._out_octets > _MAX_WAITING_OCTETS or trio.current_time() - self._out_since > _MAX_WAITING_SECONDS
+        )
+
+    def reset_wire(self, stream: trio.abc.Stream) -> None:
+        """Begin anew on this stream: nothing that came before is kept (RFC 3207 section 4.2)."""
+        config = self.config
+        self.stream = stream
+        self._try_send = try_send_of(stream)
+        self.framer = Framer(
+            max_line=config.max_command_line,
+            max_auth_line=config.max_auth_line,
+            max_data_line=config.max_data_line,
+            normalize=config.bare_newline == "normalize",
+        )
+        self.syntax = self.server.offer.syntax(self.session)
+
+    def arm(self, activity: Activity, timeout: float) -> None:
+        """Set the deadline for what begins now: never early, at most a quarter of it, or a second, late."""
+        self.activity = activity
+        least = trio.current_time() + timeout
+        slack = timeout / 4 if timeout < 4 else 1.0
+        if not least <= self.scope.deadline <= least + slack:
+            self.scope.deadline = min(least + slack, self.session_end)
+
+    def disarm(self) -> None:
+        """No deadline but the session's own."""
+        self.scope.deadline = self.session_end
+
+    async def receive(self) -> int:
+        """Wait for octets and feed them to the framer; returns how many came.
+
+        Raises:
+            EndSession: The client is gone.
+        """
+        data = await self.receive_raw(RECEIVE_SIZE)
+        self.framer.feed(data)
+        return len(data)
+
+    async def receive_raw(self, most: int) -> bytes:
+        """Wait for at most so many octets, and return them.
+
+        Raises:
+            EndSession: The client is gone.
+        """
+        try:
+            data = await self.stream.receive_some(most)
+        except trio.BrokenResourceError:
+            raise EndSession("lost") from None
+        if not data:
+            raise EndSession("lost")
+        self.stats.octets_received += len(data)
+        return bytes(data)
+
+    def write(self, reply: Reply, *, enhanced: bool = True) -> None:
+        """Put a reply into the outgoing buffer."""
+        code = reply.code
+        self.stats.replies[code] += 1
+        if code >= 400:
+            status = f" {reply.enhanced}" if reply.enhanced else ""
+            self.session.error = f"{code}{status} {reply.text}"
+        wire = reply.encode(enhanced=enhanced and self.enhanced and code != 334, utf8=self.session.envelope.smtp_utf8)
+        if not self._out:
+            self._out_since = trio.current_time()
+        self._out.append(wire)
+        self._out_octets += len(wire)
+        if self._debug:
+            self._trace("S", b"334 ***" if code == 334 else wire)
+
+    async def flush(self) -> None:
+        """Send what waits.
+
+        Raises:
+            EndSession: The client is gone.
+        """
+        if not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_octets = 0
+        try:
+            if self._try_send is not None:
+                sent = self._try_send(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            activity = self.activity
+            self.arm("send", self.config.send_timeout)
+            await self.stream.send_all(data)
+            self.activity = activity
+        except trio.BrokenResourceError:
+            raise EndSession("lost") from None
+
+    # The log
+
+    def log(self, level: int, event: str, details: str = "") -> None:
+        """One line about this session."""
+        if logger.isEnabledFor(level):
+            session = self.session
+            seconds = trio.current_time() - self.opened
+            logger.log(
+                level,
+                "session=%s peer=%s helo=%s %s%s seconds=%.3f",
+                session.id,
+                session.remote_address,
+                session.host_name_appears_as,
+                event,
+                f" {details}" if details else "",
+                seconds,
+            )
+
+    def _trace(self, who: str, wire: bytes) -> None:
+        """The dialogue, for DEBUG: secrets masked, control octets escaped."""
+        if who == "C":
+            wire = self._masked(wire)
+        for line in wire.removesuffix(b"\r\n").split(b"\r\n"):
+            logger.debug("session=%s %s: %s", self.session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
+
+    def _masked(self, line: bytes) -> bytes:
+        """A line that may hold a secret, without it: AUTH, its exchange, and what is no command at all."""
+        words = line.split(b" ")
+        verb = words[0].strip().upper()
+        if self.framer.sasl:
+            return b"***"
+        if verb == b"AUTH":
+            return b" ".join(words[:2]) + (b" ***" if len(words) > 2 else b"")
+        if verb.decode("ascii", "replace") not in self.syntax.verbs:
+            # A client that was refused AUTH may send its password all the same.
+            return b"(unrecognized, %d octets)" % len(line)
+        return line
