@@ -174,7 +174,8 @@ class Transfer:
                         end = exc
                 if conn.scope.cancelled_caught:
                     end = EndSession(*conn.interruption())
-                self.sink.fail(MessageIncomplete("the client did not finish it"))
+                if not self.sink.stream.complete:
+                    self.sink.fail(MessageIncomplete("the client did not finish it"))
                 self._let_handlers_run()
         finally:
             conn.scope = self._handlers_scope
