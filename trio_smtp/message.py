@@ -26,6 +26,8 @@ __all__ = [
     "StreamConsumed",
 ]
 
+# Subscribed once: doing it again for each message costs as much as the channel.
+_open_channel = trio.open_memory_channel[bytes]
 #: From this size on, in octets, a message is parsed in a worker thread.
 _PARSE_IN_THREAD = 65_536
 
@@ -246,7 +248,7 @@ class MessageSink:
     __slots__ = ("_channel", "_max_size", "_taking", "dropped", "stream")
 
     def __init__(self, capacity: int, max_size: int | None) -> None:
-        self._channel, receive_channel = trio.open_memory_channel[bytes](capacity)
+        self._channel, receive_channel = _open_channel(capacity)
         self.stream = MessageStream(receive_channel)
         self._max_size = max_size
         self._taking = True

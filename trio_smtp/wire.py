@@ -91,7 +91,10 @@ class Wire:
         self._out: list[bytes] = []
         self._out_octets = 0
         self._out_since = 0.0
+        # Closed at the end: an SSLStream would shake hands before it closes, or has let go of it.
         self._raw = stream
+        while isinstance(self._raw, trio.SSLStream):
+            self._raw = self._raw.transport_stream
         self.opened = trio.current_time()
         self.session_end = self.opened + (self.config.session_timeout or math.inf)
         self.reset_wire(stream)

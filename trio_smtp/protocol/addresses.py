@@ -32,6 +32,8 @@ _LENIENT_MAILBOX = re.compile(
     rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:[A-Za-z0-9_\x80-\U0010ffff-]+\.)*[A-Za-z0-9_\x80-\U0010ffff-]+\.?|{_LITERAL})"
 )
 _SOURCE_ROUTE = re.compile(rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:")
+# A path without quotes, which may hide a bracket: nearly every one.
+_PLAIN_PATH = re.compile(r' *<([^"<>\\]*)>')
 # Nearly every address there is, in one match: no look at lengths, literals or hidden characters is left to do.
 _COMMON = re.compile(
     r"([A-Za-z0-9_=+-]{1,64}(?:\.[A-Za-z0-9_=+-]{1,64}){0,4})"
@@ -83,6 +85,9 @@ def split_path(text: str, *, strict: bool = True) -> tuple[str, str] | None:
     Returns:
         The text between the brackets and the rest behind them, or None when there is no path.
     """
+    match = _PLAIN_PATH.match(text)
+    if match is not None:
+        return match[1], text[match.end() :]
     text = text.lstrip(" ")
     if text.startswith("<"):
         # An angle bracket may stand inside a quoted local part.
