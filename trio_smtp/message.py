@@ -245,13 +245,14 @@ class MessageSink:
         dropped: Octets of the body that were thrown away because nobody takes them.
     """
 
-    __slots__ = ("_channel", "_max_size", "_taking", "dropped", "stream")
+    __slots__ = ("_channel", "_ended", "_max_size", "_taking", "dropped", "stream")
 
     def __init__(self, capacity: int, max_size: int | None) -> None:
         self._channel, receive_channel = _open_channel(capacity)
         self.stream = MessageStream(receive_channel)
         self._max_size = max_size
         self._taking = True
+        self._ended = False
         self.dropped = 0
 
     @property
@@ -295,12 +296,14 @@ class MessageSink:
         """The end mark was seen."""
         if self.stream._error is None:
             self.stream._complete = True
+        self._ended = True
         self._taking = False
         self._channel.close()
 
     def fail(self, error: SMTPError) -> None:
-        """The message will not be whole; the first reason stays."""
-        self.stream._fail(error)
+        """The message will not be whole; the first reason stays, and a message that has ended has ended."""
+        if not self._ended:
+            self.stream._fail(error)
         self._taking = False
         self._channel.close()
 
