@@ -52,6 +52,11 @@ def _switch(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be True or False, not {value!r}")
 
 
+def _maybe_text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{attribute.name} must be a string or None, not {value!r}")
+
+
 def _one_of(*allowed: str) -> _Validator:
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in allowed:
@@ -65,23 +70,30 @@ def _line(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a line of printable ASCII, at most 400 characters, not {value!r}")
 
 
+def _several(names: object) -> bool:
+    """A lone string would be taken for its letters: like what is no collection, it goes to the validator."""
+    return isinstance(names, Iterable) and not isinstance(names, str)
+
+
 def _upper(names: Iterable[str]) -> Any:
-    """A converter: upper-case names; a lone string would be taken for its letters, so it goes to the validator."""
-    return names if isinstance(names, str) else frozenset(str(name).upper() for name in names)
+    return frozenset(str(name).upper() for name in names) if _several(names) else names
 
 
 def _mechanisms(names: Iterable[str | Mechanism]) -> Any:
-    return names if isinstance(names, str) else tuple(n if isinstance(n, Mechanism) else str(n).upper() for n in names)
+    if not _several(names):
+        return names
+    return tuple(name if isinstance(name, Mechanism) else str(name).upper() for name in names)
 
 
 def _known_mechanisms(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    _names_of(MECHANISMS)(_, attribute, value if isinstance(value, str) else [n for n in value if isinstance(n, str)])
+    names = [name for name in value if isinstance(name, str)] if _several(value) else value
+    _names_of(MECHANISMS)(_, attribute, names)
 
 
 def _names_of(allowed: Iterable[str] | None) -> _Validator:
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, str):
-            raise ValueError(f"{attribute.name} must be several names, not the string {value!r}")
+        if not _several(value):
+            raise ValueError(f"{attribute.name} must be several names, not {value!r}")
         unknown = sorted(set(value) - set(allowed)) if allowed is not None else []
         if unknown:
             known = ", ".join(sorted(allowed or ()))
@@ -112,7 +124,7 @@ def _profile(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _to_networks(networks: Any) -> Any:
-    if isinstance(networks, str):
+    if not _several(networks):
         return networks
     try:
         return tuple(n if isinstance(n, Network) else ipaddress.ip_network(n) for n in networks)
@@ -198,11 +210,9 @@ class Config:
         reverse_dns_timeout: For both look-ups together.
     """
 
-    host: str | None = "127.0.0.1"
+    host: str | None = attrs.field(default="127.0.0.1", validator=_maybe_text)
     port: int = attrs.field(default=8025, validator=_number(0, whole=True, most=65_535))
-    unix_path: str | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
-    )
+    unix_path: str | None = attrs.field(default=None, validator=_maybe_text)
     unix_mode: int | None = attrs.field(default=None, validator=_number(0, whole=True, most=0o777, optional=True))
     backlog: int | None = _maybe_count(None)
 
