@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ _OK = Reply(250, "OK", "2.0.0")
 _ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
 _NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
 _FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 # A look-up that hangs keeps its thread after it was given up: these are apart from everybody else's.
 _resolver_threads = trio.CapacityLimiter(10)
@@ -75,6 +78,8 @@ async def resolve_client(conn: Connection) -> None:
     with trio.move_on_after(config.reverse_dns_timeout):
         try:
             name, _ = await _look_up("getnameinfo", (session.remote_address, 0), socket.NI_NAMEREQD)
+            if not _HOSTNAME.fullmatch(name):  # whoever has the address writes its name
+                return
             session.client_hostname = name
             found = await _look_up("getaddrinfo", name, None, type=socket.SOCK_STREAM)
             session.client_hostname_verified = session.remote_address in {entry[4][0] for entry in found}

@@ -119,6 +119,8 @@ def _unicode_domain(domain: str) -> str | None:
     shown: list[str] = []
     encoded_length = 0
     for label in lowered.split("."):
+        if len(label) > _MAX_LABEL:  # idna's time grows faster than its input
+            return None
         try:
             ascii_label = label if label.isascii() else idna.alabel(label).decode("ascii")
         except idna.IDNAError:
