@@ -221,8 +221,8 @@ class Connection(Wire):
                 self.write(reply, enhanced=verb not in _HELLO)
                 if verb is not None:
                     machine.advance(verb, reply.code)
-                    if self.machine.closed:
-                        self.reason = "quit" if verb is Verb.QUIT else "refused"
+            if machine.closed and self.reason == "cancelled":
+                self.reason = "quit" if verb is Verb.QUIT else "refused"
 
     def admit(self, verb: Verb) -> None:
         """Order first, then what must come before."""

@@ -82,8 +82,6 @@ def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None
         conn.write(each)
     closing = [each.code for each in replies if each.code in (421, 521)]
     conn.machine.advance(Verb.END_OF_DATA, closing[0] if closing else reply.code)
-    if closing:
-        conn.reason = "refused"
     conn.session.transaction += 1
     conn.begin_transaction_anew()
 
