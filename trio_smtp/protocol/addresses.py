@@ -111,9 +111,11 @@ def split_path(text: str, *, strict: bool = True) -> tuple[str, str] | None:
 def _unicode_domain(domain: str) -> str | None:
     """The domain in lower case with its A-labels shown as U-labels; None when it is not a domain name."""
     lowered = domain.lower()
+    if len(lowered) > _MAX_DOMAIN:
+        return None
     if lowered.isascii() and "xn--" not in lowered:
         labels = lowered.split(".")
-        return lowered if len(lowered) <= _MAX_DOMAIN and max(map(len, labels)) <= _MAX_LABEL else None
+        return lowered if max(map(len, labels)) <= _MAX_LABEL else None
     import idna  # not needed for most addresses, and its tables are large
 
     shown: list[str] = []
