@@ -32,7 +32,7 @@ FLOORS = (
         "wire",
     },
     {""},
-    {"cli", "cli_options", "cli_passwd", "delivery", "delivery.*", "plugins", "plugins.*", "testing", "workers"},
+    {"cli", "cli_options", "cli_passwd", "cli_tls", "delivery", "delivery.*", "plugins", "plugins.*", "testing", "workers"},
     {"__main__"},
 )
 

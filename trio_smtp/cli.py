@@ -12,14 +12,13 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import trio
 
 from trio_smtp import App, CallNext, Config, DataContext, SMTPServer, serve
-from trio_smtp.cli_options import RUNTIME, USAGE, CommandError, add_options, make_configs
+from trio_smtp.cli_options import RUNTIME, CommandError, Parser, add_options, make_configs
 from trio_smtp.delivery.maildir import maildir
 
 __all__ = ["main"]
@@ -42,31 +41,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after a drain, 1 when the system refused something, 2 for a mistake in the arguments, 128 and a
         signal's number when that stopped it.
     """
-    given = vars(_parser().parse_args(arguments))
-    logging.basicConfig(
-        level=_LOG_LEVELS[min(given.pop("verbose"), len(_LOG_LEVELS) - 1)],
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if name is not None and directory is not None:
-            raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
-        configs = make_configs(given, file)
-        if name is not None:
-            app, what = _load_app(name), f"Serving {name}"
-        else:
-            app, what = _maildir_app(_DEFAULT_MAILDIR if directory is None else directory, configs)
-        return trio.run(_serve_all, app, configs, what)
+        if words[:1] == ["passwd"]:
+            from trio_smtp.cli_passwd import passwd
+
+            return passwd(words[1:])
+        return _run(words)
     except CommandError as error:
         print(f"{_PROGRAM}: {error}", file=sys.stderr)
         return error.status
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of a usage of fifty options."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{_PROGRAM}: {message} ({_PROGRAM} --help lists the options)\n")
+def _run(words: list[str]) -> int:
+    given = vars(_parser().parse_args(words))
+    logging.basicConfig(
+        level=_LOG_LEVELS[min(given.pop("verbose"), len(_LOG_LEVELS) - 1)],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
+    if name is not None and directory is not None:
+        raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
+    configs = make_configs(given, file)
+    if name is not None:
+        app, what = _load_app(name), f"Serving {name}"
+    else:
+        app, what = _maildir_app(_DEFAULT_MAILDIR if directory is None else directory, configs)
+    return trio.run(_serve_all, app, configs, what)
 
 
 class _Version(argparse.Action):
@@ -82,11 +83,12 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=_PROGRAM,
-        usage=f"{_PROGRAM} [APP] [options]",
+        usage=f"{_PROGRAM} [APP] [options]\n       {_PROGRAM} passwd FILE USER [--delete]",
         description="An SMTP server. Without APP it stores every message in a Maildir and prints a line for each.",
-        epilog="SIGTERM and SIGINT let what is under way finish; a second one stops at once.",
+        epilog="SIGTERM and SIGINT let what is under way finish; a second one stops at once. SIGHUP loads certificates"
+        f" anew. {_PROGRAM} passwd makes and edits a file of users and the hashes of their passwords.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -161,14 +163,14 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
 
     async def obey_signals(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         nonlocal status
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
-            number = await anext(signals)
+            number = await _next_but_hangups(signals, servers)
             if len(servers) == len(configs):
                 _say("Finishing what is under way; a second signal stops at once.")
                 for server in servers:
                     server.drain()
-                number = await anext(signals)
+                number = await _next_but_hangups(signals, servers)
             status = 128 + number
             nursery.cancel_scope.cancel()
 
@@ -189,6 +191,18 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
     if failure is not None:
         raise failure
     return status
+
+
+async def _next_but_hangups(signals: AsyncIterator[int], servers: Sequence[SMTPServer]) -> int:
+    """The next signal that is no SIGHUP; those have the certificates loaded anew."""
+    from trio_smtp.cli_tls import reload_certificates
+
+    while (number := await anext(signals)) == signal.SIGHUP:
+        for server in servers:
+            file = await reload_certificates(server)
+            if file is not None:
+                _say(f"Loaded {file} anew")
+    return number
 
 
 def _announce(servers: Sequence[SMTPServer], what: str) -> None:

@@ -1,6 +1,6 @@
 """A listener's settings as people write them: options on a command line, keys of a TOML file.
 
-They are the fields of `Config` that one can write down, and three that stand for its TLS context.
+They are the fields of `Config` that one can write down, and a few that stand for its TLS context.
 Whatever is wrong with them is one line, a `CommandError`.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-import ssl
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 
 from trio_smtp import Config
 
-__all__ = ["RUNTIME", "USAGE", "CommandError", "add_options", "make_configs"]
+__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs"]
 
 #: Exit codes: a mistake in what was asked for, and what the system refused.
 USAGE, RUNTIME = 2, 1
@@ -90,15 +90,35 @@ class _Option:
         return value
 
 
-_CERTIFICATE = _Option("tls_cert", str, "PEM file with the certificate and its chain")
-_KEY = _Option("tls_key", str, "PEM file with its private key, where the certificate's file has none")
-_SELF_SIGNED = _Option(
-    "tls_self_signed", bool, "make a certificate for localhost that lasts as long as the server", default=False
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of a usage of fifty options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit."""
+        self.exit(USAGE, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
+
+
+_TLS = (
+    _Option("tls_cert", str, "PEM file with the certificate and its chain"),
+    _Option("tls_key", str, "PEM file with its private key, where the certificate's file has none"),
+    _Option("tls_sni", list, "other certificates and keys, by the name a client asks for"),
+    _Option("tls_client_ca", str, "certificates that those of clients are checked against: a PEM file, or a directory"),
+    _Option(
+        "tls_client_certificates",
+        str,
+        "whether clients are asked for one",
+        default="none",
+        choices=("none", "optional", "required"),
+    ),
+    _Option(
+        "tls_self_signed", bool, "make a certificate for localhost that lasts as long as the server", default=False
+    ),
 )
+_TLS_METAVARS = {"tls_cert": "FILE", "tls_key": "FILE", "tls_sni": "NAME=CERT:KEY,...", "tls_client_ca": "FILE"}
 
 
 def _options() -> Iterator[_Option]:
-    yield from (_CERTIFICATE, _KEY, _SELF_SIGNED)
+    yield from _TLS
     hints = typing.get_type_hints(Config)
     descriptions = _field_descriptions()
     defaults = Config()
@@ -144,7 +164,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if option.kind is bool:
             group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text)
         else:
-            metavar = "FILE" if option in (_CERTIFICATE, _KEY) else "|".join(option.choices) or _METAVARS[option.kind]
+            metavar = _TLS_METAVARS.get(option.name) or "|".join(option.choices) or _METAVARS[option.kind]
             group.add_argument(option.flag, type=_converter(option), metavar=metavar, help=text)
 
 
@@ -173,7 +193,7 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
         CommandError: They cannot be made of that.
     """
     if file is None:
-        return [_make_config(settings, "")]
+        return [_make_config(settings, "", Path())]
     if settings:
         names = ", ".join(option.flag for option in _options() if option.name in settings)
         raise CommandError(f"--config FILE says what to listen on: {names} cannot stand beside it")
@@ -181,7 +201,7 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
     configs = []
     for number, table in enumerate(_tables(path), 1):
         where = f"{file}, listener {number}: "
-        configs.append(_make_config(_checked(table, where, path.parent), where))
+        configs.append(_make_config(_checked(table, where), where, path.parent))
     return configs
 
 
@@ -200,7 +220,7 @@ def _tables(path: Path) -> list[dict[str, object]]:
     return [shared | table for table in tables]
 
 
-def _checked(table: Mapping[str, object], where: str, directory: Path) -> dict[str, object]:
+def _checked(table: Mapping[str, object], where: str) -> dict[str, object]:
     options = {option.name: option for option in _options()}
     settings: dict[str, object] = {}
     for name, value in table.items():
@@ -210,46 +230,19 @@ def _checked(table: Mapping[str, object], where: str, directory: Path) -> dict[s
             settings[name] = options[name].from_toml(value)
         except ValueError as error:
             raise CommandError(f"{where}{error}") from error
-    for option in (_CERTIFICATE, _KEY):
-        if option.name in settings:
-            settings[option.name] = str(directory / str(settings[option.name]))
     return settings
 
 
-def _make_config(settings: Mapping[str, object], where: str) -> Config:
+def _make_config(settings: Mapping[str, object], where: str, directory: Path) -> Config:
     fields: dict[str, typing.Any] = dict(settings)
-    cert, key, self_signed = (fields.pop(option.name, None) for option in (_CERTIFICATE, _KEY, _SELF_SIGNED))
-    if key is not None and cert is None:
-        raise CommandError(f"{where}tls_key needs tls_cert")
-    if self_signed and cert is not None:
-        raise CommandError(f"{where}tls_self_signed contradicts tls_cert")
-    if self_signed:
-        fields["ssl_context"] = _self_signed()
-    elif cert is not None:
-        fields["ssl_context"] = _load_certificate(cert, key, where)
+    tls = {option.name: fields.pop(option.name) for option in _TLS if option.name in fields}
+    # A switch that is off says nothing.
+    if any(value is not False for value in tls.values()):
+        from trio_smtp.cli_tls import make_context
+
+        fields["ssl_context"] = make_context(tls, where, directory)
     try:
         return Config(**fields)
     except (TypeError, ValueError) as error:
         hint = " (tls_cert gives it one)" if "ssl_context" in str(error) else ""
         raise CommandError(f"{where}{error}{hint}") from error
-
-
-def _load_certificate(cert: str, key: str | None, where: str) -> ssl.SSLContext:
-    from trio_smtp.tls import create_context
-
-    try:
-        return create_context(cert, key)
-    except OSError as error:
-        raise CommandError(f"{where}cannot read {error.filename}: {error.strerror}", RUNTIME) from error
-    except ValueError as error:
-        raise CommandError(f"{where}{error}", RUNTIME) from error
-
-
-def _self_signed() -> ssl.SSLContext:
-    try:
-        import trustme
-    except ImportError as error:
-        raise CommandError("tls_self_signed needs the extra dev: pip install 'trio-smtp[dev]'", RUNTIME) from error
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
-    return context

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from trio_smtp.cli_options import RUNTIME, USAGE, CommandError, Parser
+from trio_smtp.cli_options import RUNTIME, CommandError, Parser
 from trio_smtp.plugins.password_file import check_user_name, hasher, parse_users
 
 __all__ = ["passwd"]
@@ -64,13 +64,14 @@ def _password(user: str) -> str:
         if sys.stdin.isatty():
             password = getpass.getpass(f"New password for {user}: ")
             if getpass.getpass("The same again: ") != password:
-                raise CommandError("the two passwords differ", USAGE)
+                raise CommandError("the two passwords differ")
         else:
             password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        password.encode()
     except (EOFError, KeyboardInterrupt) as error:
         raise CommandError("no password was given", RUNTIME) from error
-    except UnicodeDecodeError as error:
-        raise ValueError("the password is not in the terminal's encoding") from error
+    except UnicodeError:
+        raise ValueError("the password is not in the terminal's encoding") from None
     if not password or "\0" in password:
         raise ValueError("a password is neither empty nor has it a NUL in it")
     return password
@@ -80,13 +81,17 @@ def _edit(path: Path, user: str, encoded: str | None) -> str:
     """Set or delete one user's line, and leave all others as they are; returns what was done."""
     with _locked(path.parent) as directory:
         status = path.stat() if path.exists() else None
-        data = path.read_bytes() if status is not None else b""
+        data = b"" if status is None else path.read_bytes()
         known = user in parse_users(data, str(path))
+        if encoded is None and not known:
+            raise CommandError(f"{path}: there is no user {user}", RUNTIME)
+        own = f"{user}:".encode()
         lines = data.removesuffix(b"\n").split(b"\n") if data else []
-        mine = [number for number, line in enumerate(lines) if line.strip(b" \t\r").startswith(f"{user}:".encode())]
-        if encoded is not None:
-            lines[mine[0] if known else len(lines) :][:1]
-        return "deleted"
+        at = next((n for n, line in enumerate(lines) if line.strip(b" \t\r").startswith(own)), len(lines))
+        lines[at : at + 1] = [] if encoded is None else [own + encoded.encode()]
+        _replace(path, b"".join(line + b"\n" for line in lines), status)
+        os.fsync(directory)
+    return "deleted" if encoded is None else "changed" if known else "added"
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
     new ones, because the server never writes the file.
 
     The right password is accepted, with the name as ``session.user``. About anything else the plugin says nothing:
-    handlers after it may accept what it does not, other mechanisms and the users of a second file, and 535 is the answer
-    when nobody did. So a user who stands in two files has two passwords. What a handler before it accepted stays so. An
-    authorization identity other than the user's own name is never accepted here.
+    handlers after it may accept what it does not, such as other mechanisms and the users of a second file, and 535 is
+    the answer when nobody did. So a user who stands in two files has two passwords. What a handler before it accepted
+    stays so. An authorization identity other than the user's own name is never accepted here.
 
     Hashes are computed in threads of a limit of their own. An unknown user costs the same as a wrong password: there is
     a hash for those, with the parameters that most of the file's have. The file is read again when it changed; one that
@@ -54,15 +54,15 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
     Raises:
         ImportError: The extra ``argon2`` is not installed.
         OSError: The file cannot be read; the text names it.
-        ValueError: The file is malformed, the text names it and the line; or `max_hashing` is not positive.
+        ValueError: The file is malformed, the text names it and the line; or `max_hashing` is less than 1.
 
     Example:
         >>> app.use(password_file("/etc/trio-smtp/users"))
 
     RFC: RFC 9106.
     """
-    if not isinstance(max_hashing, int) or max_hashing < 1:
-        raise ValueError(f"max_hashing must be a whole number of at least 1, not {max_hashing!r}")
+    if max_hashing < 1:
+        raise ValueError(f"max_hashing must be at least 1, not {max_hashing!r}")
     users = _PasswordFile(Path(path).absolute())
     limiter = trio.CapacityLimiter(max_hashing)
 
