@@ -24,7 +24,7 @@ _LINE_BREAK = re.compile(r"\r\n|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 # Controls, and what hides or reorders text on an operator's screen; lone surrogates cannot be encoded.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _ENHANCED = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
-_ENHANCED_TEXT = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: (.*)|$)", re.ASCII | re.DOTALL)
+_ENHANCED_TEXT = re.compile(r"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?", re.DOTALL)
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 #: The enhanced code of a reply that names none (RFC 3463; RFC 5248's registry).
