@@ -8,6 +8,7 @@ from typing import NoReturn
 import attrs
 
 __all__ = [
+    "DIGEST_SIZES",
     "CramMD5Credentials",
     "Credentials",
     "ExternalCredentials",
@@ -124,7 +125,7 @@ class ScramCredentials(_WithoutPassword):
     Attributes:
         method: Such as ``"SCRAM-SHA-256"``.
         username: The authentication identity.
-        authzid: The identity to act as, or None.
+        authzid: The identity to act as; None, because scramp refuses clients that name one.
 
     RFC: RFC 5802, RFC 7677.
     """
@@ -158,6 +159,10 @@ Credentials = (
 )
 
 
+#: Octets of a SCRAM mechanism's digest, and so of its keys.
+DIGEST_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
+
+
 @attrs.frozen
 class ScramSecret:
     """What a server keeps to check a SCRAM proof with: not the password, and nothing to log in with.
@@ -165,9 +170,12 @@ class ScramSecret:
     Attributes:
         mechanism: The mechanism it was made for, without ``-PLUS``.
         salt: The salt, at least 12 octets.
-        stored_key: Octets.
-        server_key: Octets.
-        iterations: At least 4096.
+        stored_key: As many octets as the mechanism's digest has.
+        server_key: As many.
+        iterations: From 4096 to 10,000,000.
+
+    Raises:
+        ValueError: No client could log in with that.
 
     RFC: RFC 5802 section 3.
     """
@@ -177,6 +185,17 @@ class ScramSecret:
     stored_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
     iterations: int = 4096
+
+    def __attrs_post_init__(self) -> None:
+        size = DIGEST_SIZES.get(self.mechanism)
+        if size is None:
+            raise ValueError(f"mechanism must be one of {', '.join(DIGEST_SIZES)}, not {self.mechanism!r}")
+        if len(self.salt) < 12:
+            raise ValueError(f"salt must have at least 12 octets, not {len(self.salt)}")
+        if len(self.stored_key) != size or len(self.server_key) != size:
+            raise ValueError(f"stored_key and server_key must have {size} octets each for {self.mechanism}")
+        if not 4096 <= self.iterations <= 10_000_000:
+            raise ValueError(f"iterations must be from 4096 to 10,000,000, not {self.iterations}")
 
     @classmethod
     def from_password(
@@ -192,7 +211,7 @@ class ScramSecret:
         Args:
             password: The password.
             mechanism: ``"SCRAM-SHA-1"``, ``"SCRAM-SHA-256"`` or ``"SCRAM-SHA-512"``.
-            iterations: None: the mechanism's usual number.
+            iterations: None: 4096.
             salt: None: a random one.
 
         Raises:

@@ -10,7 +10,7 @@ import secrets
 from functools import lru_cache
 from types import ModuleType
 
-from .credentials import ScramCredentials, ScramSecret
+from .credentials import DIGEST_SIZES, ScramCredentials, ScramSecret
 from .errors import ProtocolError
 from .sasl import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
 
@@ -20,7 +20,6 @@ _CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!
 #: The proof or the channel binding is wrong, as opposed to malformed messages.
 _FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
 _NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
-_DIGEST_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
 _SALT_SIZE = 32
 _USUAL_ITERATIONS = 4096
 # An unknown user gets a salt like any other, the same one at each attempt.
@@ -44,8 +43,8 @@ def library() -> ModuleType:
 def make_secret(password: str, mechanism: str, iterations: int | None, salt: bytes | None) -> ScramSecret:
     """See `ScramSecret.from_password`."""
     scramp = library()
-    if mechanism not in _DIGEST_SIZES:
-        raise ValueError(f"mechanism must be one of {', '.join(_DIGEST_SIZES)}, not {mechanism!r}")
+    if mechanism not in DIGEST_SIZES:
+        raise ValueError(f"mechanism must be one of {', '.join(DIGEST_SIZES)}, not {mechanism!r}")
     iterations = _USUAL_ITERATIONS if iterations is None else iterations
     salt = secrets.token_bytes(_SALT_SIZE) if salt is None else salt
     try:
@@ -58,7 +57,7 @@ def make_secret(password: str, mechanism: str, iterations: int | None, salt: byt
 def _pretended_secret(username: str, mechanism: str) -> ScramSecret:
     octets, iterations = _usual.get(mechanism, (_SALT_SIZE, _USUAL_ITERATIONS))
     salt = hashlib.shake_256(b"%b %b %b" % (_PRETENCE, mechanism.encode(), username.encode())).digest(octets)
-    size = _DIGEST_SIZES[mechanism]
+    size = DIGEST_SIZES[mechanism]
     return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size), iterations)
 
 
