@@ -221,7 +221,7 @@ class Connection(Wire):
                 self.write(reply, enhanced=verb not in _HELLO)
                 if verb is not None:
                     machine.advance(verb, reply.code)
-            if machine.closed and self.reason == "cancelled":
+            if self.machine.closed and self.reason == "cancelled":
                 self.reason = "quit" if verb is Verb.QUIT else "refused"
 
     def admit(self, verb: Verb) -> None:

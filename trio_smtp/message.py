@@ -192,7 +192,9 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         async for chunk in self:
             size += len(chunk)
             if limit is not None and size > limit:
-                raise MessageTooLarge
+                error = MessageTooLarge()
+                self._fail(error)
+                raise error
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -25,6 +25,7 @@ from .contexts import DataContext
 from .message import MessageIncomplete, MessageMalformed, MessageSink
 from .outcomes import EndSession, logger, outcome
 from .protocol.addresses import Address
+from .protocol.errors import SMTPError
 from .protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
 from .protocol.replies import Reply
 
@@ -243,8 +244,11 @@ class Transfer:
         """What the client is told, when the handlers have ended."""
         reply, session, sink = self.reply, self._conn.session, self.sink
         assert reply is not None
-        if self._error is not None:
-            return outcome(self._error, Phase.DATA.value, session)
+        error = self._error
+        if reply.code in (421, 521):
+            return reply  # a handler that closes the connection does, whatever was wrong with the message
+        if error is not None and (isinstance(error, SMTPError) or reply.code < 400):
+            return outcome(error, Phase.DATA.value, session)
         if reply.code >= 400 or sink.finished:
             return reply
         if sink.error is not None:
