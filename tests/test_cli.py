@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,35 @@ def test_a_self_signed_certificate_and_its_first_message(run: Run, tmp_path: Pat
     assert run(Running.first_message, "--port", "0", "--tls-self-signed", *arguments) == 0
     (message,) = stored(tmp_path / "mail")
     assert b"with ESMTPS" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "transmission"),
+    [
+        pytest.param(("--unix-path", "smtp.sock"), b"with ESMTP ", id="SMTP on a Unix socket"),
+        pytest.param(("--unix-path", "smtp.sock", "--lmtp"), b"with LMTP ", id="LMTP on a Unix socket"),
+        pytest.param(("--port", "0", "--lmtp"), b"with LMTP ", id="LMTP on TCP"),
+    ],
+)
+def test_other_listeners_and_their_first_message(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], transmission: bytes
+) -> None:
+    assert run(Running.first_message, *arguments) == 0
+    (message,) = stored(tmp_path / "mail")
+    assert transmission in message
+
+
+def test_a_listener_whose_first_message_cannot_be_told(run: Run) -> None:
+    lines: list[str] = []
+
+    def during(running: Running) -> None:
+        lines.append(running.line("^Listening"))
+        running.signal()
+        lines.append(running.line("."))
+        running.ready = False
+
+    assert run(during, "--port", "0", "--proxy-protocol", "192.0.2.0/24") == 0
+    assert lines[1].startswith("Finishing")
 
 
 def test_starttls_with_a_certificate_from_files(
@@ -384,6 +414,7 @@ def test_a_signal_while_it_starts_stops(monkeypatch: pytest.MonkeyPatch) -> None
         pytest.param(["a:b", "--maildir", "m"], 2, r"--maildir .* cannot stand beside APP", id="APP and Maildir"),
         pytest.param(["--host", "a" * 70], 1, r"cannot listen on a+:8025: ", id="not a host"),
         pytest.param(["--config", "f", "--port", "1"], 2, r"--port cannot stand beside it", id="file and options"),
+        pytest.param(["--unix-path", "no/sock"], 1, r"cannot listen on no/sock: No such file", id="no such directory"),
         pytest.param(["--config", "nope.toml"], 1, r"cannot read nope\.toml: No such file", id="no such file"),
     ],
 )
@@ -502,6 +533,9 @@ def test_options_are_the_fields_of_config() -> None:
         pytest.param(["--allow-insecure-auth"], {"allow_insecure_auth": True}, id="on"),
         pytest.param(["--auth-mechanisms", "plain"], {"auth_mechanisms": ("PLAIN",)}, id="names in order"),
         pytest.param(["--disabled-commands", "vrfy,EXPN"], {"disabled_commands": {"VRFY", "EXPN"}}, id="names"),
+        pytest.param(["--mt-priority", "on"], {"mt_priority": True}, id="a switch or a name: on"),
+        pytest.param(["--mt-priority", "MIXER"], {"mt_priority": "MIXER"}, id="a switch or a name: a name"),
+        pytest.param(["--unix-mode", "0o660"], {"unix_mode": 0o660}, id="octal"),
         pytest.param(["--bare-newline", "normalize"], {"bare_newline": "normalize"}, id="a choice"),
     ],
 )
@@ -509,6 +543,23 @@ def test_options_become_a_config(arguments: list[str], expected: dict[str, Any])
     given = vars(_parser().parse_args(arguments))
     del given["verbose"]
     (config,) = make_configs(given)
+    assert config == attrs.evolve(Config(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        pytest.param("max_message_size = 'none'", {"max_message_size": None}, id="no limit"),
+        pytest.param("data_timeout = 2", {"data_timeout": 2}, id="a whole number where a fraction may stand"),
+        pytest.param("mt_priority = true", {"mt_priority": True}, id="a switch or a name: true"),
+        pytest.param("mt_priority = 'off'", {}, id="a switch or a name: off"),
+        pytest.param("mt_priority = 'MIXER'", {"mt_priority": "MIXER"}, id="a switch or a name: a name"),
+        pytest.param("hide_extensions = ['SIZE']", {"hide_extensions": {"SIZE"}}, id="names"),
+    ],
+)
+def test_keys_become_a_config(toml: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mail.toml").write_text(f"{toml}\n[[listen]]\n")
+    (config,) = make_configs({}, "mail.toml")
     assert config == attrs.evolve(Config(), **expected)
 
 
@@ -547,14 +598,23 @@ def test_python_dash_m(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def test_first_messages_for_other_listeners() -> None:
-    command = _first_message("0.0.0.0", 25, Config(auth_required=True))
+    command = _first_message(("0.0.0.0", 25), Config(auth_required=True))
+    assert command is not None
     assert "smtplib.SMTP('127.0.0.1', 25); c.login('USER', 'PASSWORD'); c.sendmail(" in command
-    assert "smtplib.SMTP('::1', 25); c.sendmail(" in _first_message("::", 25, Config())
+    command = _first_message(("::", 25), Config())
+    assert command is not None
+    assert "smtplib.SMTP('::1', 25); c.sendmail(" in command
+
+
+def test_no_first_message_where_smtplib_cannot_send_one(server_ssl_context: ssl.SSLContext) -> None:
+    secure = Config(ssl_context=server_ssl_context, implicit_tls=True)
+    assert _first_message("/run/smtp.sock", secure) is None
+    assert _first_message(("127.0.0.1", 25), secure) is not None
+    assert _first_message(("127.0.0.1", 25), Config(proxy_protocol=(ip_network("127.0.0.0/8"),))) is None
 
 
 def test_places() -> None:
-    assert [_place("::1", 25), _place("mx.example.com", 25), _place(None, 25)] == [
-        "[::1]:25",
-        "mx.example.com:25",
-        "*:25",
-    ]
+    assert _place(("::1", 25)) == "[::1]:25"
+    assert _place(("mx.example.com", 25)) == "mx.example.com:25"
+    assert _place((None, 25)) == "*:25"
+    assert _place("/run/smtp.sock") == "/run/smtp.sock"

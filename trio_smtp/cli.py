@@ -23,12 +23,15 @@ from trio_smtp.delivery.maildir import maildir
 
 __all__ = ["main"]
 
+#: A Unix socket's path, or a host (None: all of this machine's) and a port.
+_Address = str | tuple[str | None, int]
+
 _PROGRAM = "trio-smtp"
 _DEFAULT_MAILDIR = "mail"
 _SHOWN_RECIPIENTS = 3
 _LOG_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 #: What a client on this machine connects to where the server listens on every interface.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
+_LOOPBACK: dict[str | None, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,7 +185,8 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
                     servers.append(await serving.start(serve, app, config))
                 except (OSError, ValueError) as error:  # a ValueError: the host is no name
                     reason = error.strerror if isinstance(error, OSError) else str(error)
-                    failure = CommandError(f"cannot listen on {_place(config.host, config.port)}: {reason}", RUNTIME)
+                    place = _place(config.unix_path or (config.host, config.port))
+                    failure = CommandError(f"cannot listen on {place}: {reason}", RUNTIME)
                     nursery.cancel_scope.cancel()
                     break
             else:
@@ -209,28 +213,41 @@ def _announce(servers: Sequence[SMTPServer], what: str) -> None:
     _say(what)
     for server in servers:
         tls = " (TLS)" if server.config.implicit_tls else " (STARTTLS)" if server.config.ssl_context else ""
-        for host, port in _addresses(server):
-            _say(f"Listening on {_place(host, port)}{tls}")
-    host, port = _addresses(servers[0])[0]
-    _say(f"Send a first message:\n  {_first_message(host, port, servers[0].config)}")
+        for address in _addresses(server):
+            _say(f"Listening on {_place(address)}{tls}")
+    first = _first_message(_addresses(servers[0])[0], servers[0].config)
+    if first is not None:
+        _say(f"Send a first message:\n  {first}")
 
 
-def _addresses(server: SMTPServer) -> list[tuple[str, int]]:
-    names = (
+def _addresses(server: SMTPServer) -> list[_Address]:
+    names = [
         listener.socket.getsockname() for listener in server.listeners if isinstance(listener, trio.SocketListener)
-    )
-    return [(name[0], name[1]) for name in names]
+    ]
+    return [str(Path(name).absolute()) if isinstance(name, str) else (name[0], name[1]) for name in names]
 
 
-def _place(host: str | None, port: int) -> str:
+def _place(address: _Address) -> str:
+    if isinstance(address, str):
+        return address
+    host, port = address
     return f"{f'[{host}]' if host and ':' in host else host or '*'}:{port}"
 
 
-def _first_message(host: str, port: int, config: Config) -> str:
-    """A command that any shell takes; smtplib trusts every certificate unless it is told which."""
+def _first_message(address: _Address, config: Config) -> str | None:
+    """A command that any shell takes; None where smtplib cannot send one.
+
+    smtplib trusts every certificate unless it is told which. Its LMTP client is the one that knows Unix sockets.
+    """
+    unix = isinstance(address, str)
+    if config.proxy_protocol or (unix and config.implicit_tls):
+        return None
+    client = "LMTP" if unix else "SMTP_SSL" if config.implicit_tls else "SMTP"
+    where = repr(address) if isinstance(address, str) else f"{_LOOPBACK.get(address[0], address[0])!r}, {address[1]}"
     steps = [
         "import smtplib",
-        f"c = smtplib.SMTP{'_SSL' if config.implicit_tls else ''}('{_LOOPBACK.get(host, host)}', {port})",
+        f"c = smtplib.{client}({where})",
+        *([f"c.ehlo_msg = '{'lhlo' if config.lmtp else 'ehlo'}'"] if config.lmtp is not unix else []),
         *(["c.starttls()"] if config.starttls_required else []),
         *(["c.login('USER', 'PASSWORD')"] if config.auth_required else []),
         r"c.sendmail('you@example.com', ['me@example.com'], 'Subject: Hello\n\nIt works.\n')",

@@ -56,7 +56,8 @@ class _Option:
     kind: type
     help: str
     default: object = None
-    optional: bool = False
+    #: Words that stand for values of another type.
+    words: Mapping[str, bool | None] = {}
     choices: tuple[str, ...] = ()
 
     @property
@@ -73,16 +74,18 @@ class _Option:
 
     def from_text(self, text: str) -> object:
         """Read the value on a command line; ValueError where it is none."""
-        if self.optional and text == "none":
-            return None
+        if text in self.words:
+            return self.words[text]
         if self.kind is list:
             return [item for item in text.split(",") if item]
-        return self.kind(text)
+        return int(text, 0) if self.kind is int else self.kind(text)
 
     def from_toml(self, value: object) -> object:
         """Check the value in a TOML file; ValueError where it is of another type."""
-        if self.optional and value == "none":
-            return None
+        if isinstance(value, str) and value in self.words:
+            return self.words[value]
+        if isinstance(value, bool) and value in self.words.values():
+            return value
         wanted = (int, float) if self.kind is float else self.kind
         # To Python True is a whole number; to people it is not.
         if not isinstance(value, wanted) or isinstance(value, bool) is not (self.kind is bool):
@@ -124,15 +127,18 @@ def _options() -> Iterator[_Option]:
     defaults = Config()
     for field in attrs.fields(Config):
         hint = hints[field.name]
-        members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-        optional = type(None) in members
-        hint = next(member for member in members if member is not type(None))
+        words: dict[str, bool | None] = {}
+        if typing.get_origin(hint) in (types.UnionType, typing.Union):
+            members = typing.get_args(hint)
+            words |= {"none": None} if type(None) in members else {}
+            words |= {"on": True, "off": False} if bool in members else {}
+            hint = next(member for member in members if member not in (bool, type(None)))
         origin = typing.get_origin(hint)
         choices = typing.get_args(hint) if origin is typing.Literal else ()
         kind = str if choices else list if origin in (tuple, frozenset) else hint
         if kind in _KINDS:
             text = descriptions.get(field.name, "")
-            yield _Option(field.name, kind, text, getattr(defaults, field.name), optional, choices)
+            yield _Option(field.name, kind, text, getattr(defaults, field.name), words, choices)
 
 
 def _field_descriptions() -> dict[str, str]:
@@ -159,7 +165,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """
     group = parser.add_argument_group("listener", "Durations are in seconds, sizes in octets.")
     for option in _options():
-        default = f" (default: {option.shown_default})" if option.optional or option.default is not None else ""
+        default = f" (default: {option.shown_default})" if option.words or option.default is not None else ""
         text = (option.help + default).replace("%", "%%")
         if option.kind is bool:
             group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text)
