@@ -52,7 +52,9 @@ async def handshake(conn: Connection) -> None:
         EndSession: The handshake failed; nothing was written.
     """
     session, stream = conn.session, conn.stream
-    if not isinstance(stream, trio.SSLStream):
+    if isinstance(stream, trio.SSLStream):
+        watch_server_name(stream.context)
+    else:
         context = conn.server.ssl_context
         assert context is not None
         stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import operator
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 __all__ = ["SocketTransport", "accept_sockets", "close_now", "farewell", "try_send_of"]
 
-logger = logging.getLogger("trio_smtp")
+logger: logging.Logger = logging.getLogger("trio_smtp")
 
 #: Connections accepted in one go, before others get their turn.
 _ACCEPT_BATCH = 16
@@ -46,15 +48,18 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     Resource handling: closing is immediate and wakes whoever waits.
     """
 
-    __slots__ = ("socket",)
+    __slots__ = ("_eof_sent", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self.socket = sock
+        self.socket: socket.socket = sock
+        self._eof_sent = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `trio.abc.ReceiveStream`; always waits for the socket first."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is None:
+            max_bytes = 65_536
+        elif operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         sock = self.socket
         while True:
@@ -62,7 +67,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 raise trio.ClosedResourceError("this socket was closed")
             await trio.lowlevel.wait_readable(sock)
             try:
-                return sock.recv(65_536 if max_bytes is None else max_bytes)
+                return sock.recv(max_bytes)
             except BlockingIOError:
                 continue
             except OSError as exc:
@@ -73,13 +78,15 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
-            trio.ClosedResourceError: The socket was closed.
+            trio.ClosedResourceError: The socket was closed, or `send_eof` was called.
         """
         try:
             return self.socket.send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
+            if self._eof_sent:
+                raise trio.ClosedResourceError("nothing can be sent after send_eof") from exc
             raise _broken(self.socket) from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -104,6 +111,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as exc:
             raise _broken(self.socket) from exc
+        self._eof_sent = True
 
     def close(self) -> None:
         """Close at once."""
@@ -172,7 +180,7 @@ async def farewell(stream: trio.abc.Stream) -> None:
     with trio.move_on_after(_FAREWELL_SECONDS):
         try:
             if isinstance(stream, trio.SSLStream):
-                stream, _ = await stream.unwrap()
+                stream = await _end_tls(stream)
             if isinstance(stream, trio.abc.HalfCloseableStream):
                 await stream.send_eof()
             dropped = 0
@@ -183,6 +191,14 @@ async def farewell(stream: trio.abc.Stream) -> None:
                 dropped += len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+
+
+async def _end_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
+    """Exchange close_notify; returns the stream below, which may have more input that is not read."""
+    below = stream.transport_stream
+    with suppress(trio.BrokenResourceError):  # the client sent something else, which nobody reads any more
+        await stream.unwrap()
+    return below
 
 
 async def close_now(stream: trio.abc.Stream) -> None:
