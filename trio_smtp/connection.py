@@ -328,6 +328,8 @@ class Connection(Wire):
 
     def interruption(self) -> tuple[CloseReason, Reply | None]:
         """Why the scope was cancelled, and what is to be said of it."""
+        if self.draining and self.activity in ("send", "tls"):
+            return "drained", None  # in the middle of a reply or a handshake there is no place for another
         if self.activity == "tls":
             self.stats.tls_failures += 1
             self.log(logging.WARNING, "the TLS handshake did not end in time")

@@ -306,6 +306,7 @@ class SMTPServer:
         most = self.config.max_connections_per_host
         return (
             most is None
+            or not connection.host  # a Unix or in-memory stream comes from nowhere
             or self._hosts[connection.host] < most
             or trusts(self.config.proxy_protocol, connection.session.remote_address)
         )
@@ -321,7 +322,7 @@ class SMTPServer:
         connection.host = host_key(connection.session.remote_address)
         self._hosts[connection.host] += 1
         most = self.config.max_connections_per_host
-        return most is None or self._hosts[connection.host] <= most
+        return most is None or not connection.host or self._hosts[connection.host] <= most
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -335,7 +336,7 @@ class SMTPServer:
         self._refusals += 1
         try:
             # On an implicit-TLS port nothing can be said without a handshake.
-            if refusal is not None and not self.config.implicit_tls:
+            if refusal is not None and not (self.config.implicit_tls or isinstance(stream, trio.SSLStream)):
                 self.stats.replies[refusal.code] += 1
                 with trio.move_on_after(_REFUSAL_LIMIT):
                     await stream.send_all(refusal.encode())
