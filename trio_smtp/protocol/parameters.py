@@ -225,6 +225,8 @@ def parse_orcpt(value: str | bool) -> tuple[str, str]:
         address = _EMBEDDED.sub(_embedded_character, encoded)
     else:
         address = decode_xtext(encoded)
+        if not address.isascii():
+            raise ValueError("a non-ASCII address is of the type utf-8")
     if not address.isprintable():
         raise ValueError("control characters are not allowed")
     return kind, address
@@ -250,7 +252,7 @@ def parse_by(value: str | bool, *, least: int = 0) -> DeliverBy:
 
 def parse_mt_priority(value: str | bool) -> int:
     """MT-PRIORITY: -9 to 9 (RFC 6710 section 4.1)."""
-    match = re.fullmatch(r"-?[0-9]", str(value), re.ASCII)
+    match = re.fullmatch(r"0|-?[1-9]", str(value), re.ASCII)
     if match is None:
         raise ValueError("needs a number from -9 to 9")
     return int(match[0])

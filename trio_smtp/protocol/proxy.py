@@ -36,7 +36,8 @@ class ProxyHeader:
         version: 1 or 2.
         local: The proxy speaks for itself (LOCAL, UNKNOWN): the socket's own addresses hold.
         source: ``(address, port)`` of the client, or None.
-        destination: ``(address, port)`` the client connected to, or None. On a Unix socket the port is 0.
+        destination: ``(address, port)`` the client connected to, or None. IPv4-mapped IPv6 is given as IPv4, a Unix
+            socket as ``unix:`` and its path, with port 0.
         tlvs: The raw values by type; the first of each type.
         authority: The name the client asked for (SNI), or None.
         unique_id: The proxy's name for the connection, or None.
@@ -114,16 +115,15 @@ def _parse_v1(line: bytes) -> ProxyHeader:
     match = _V1.fullmatch(line)
     if match is None:
         raise ProxyError("malformed version 1 header")
-    family = ipaddress.IPv4Address if match[1] == b"TCP4" else ipaddress.IPv6Address
+    family = 1 if match[1] == b"TCP4" else 2
     ends: list[tuple[str, int]] = []
     for text, port in ((match[2].decode(), int(match[4])), (match[3].decode(), int(match[5]))):
         try:
-            address = str(family(text))
+            ends.append((_address(family, text), port))
         except ValueError:
             raise ProxyError("address of another family") from None
-        if port > 65_535 or (match[1] == b"TCP4" and address != text):
-            raise ProxyError("port or address out of range")
-        ends.append((address, port))
+        if port > 65_535:
+            raise ProxyError("port out of range")
     return ProxyHeader(1, source=ends[0], destination=ends[1])
 
 
@@ -153,14 +153,20 @@ def _parse_v2(data: bytes) -> ProxyHeader:
     )  # fmt: skip
 
 
+def _address(family: int, value: str | bytes) -> str:
+    if family == 1:
+        return str(ipaddress.IPv4Address(value))
+    ip = ipaddress.IPv6Address(value)
+    return str(ip.ipv4_mapped or ip)
+
+
 def _addresses(family: int, payload: bytes) -> tuple[tuple[str, int], tuple[str, int]]:
     if family == 3:
         source, destination = (payload[i : i + 108].split(b"\0", 1)[0] for i in (0, 108))
-        return (_text(source) or "", 0), (_text(destination) or "", 0)
+        return (f"unix:{_text(source)}", 0), (f"unix:{_text(destination)}", 0)
     size = 4 if family == 1 else 16
-    kind = ipaddress.IPv4Address if family == 1 else ipaddress.IPv6Address
     ports = struct.unpack_from("!HH", payload, 2 * size)
-    return (str(kind(payload[:size])), ports[0]), (str(kind(payload[size : 2 * size])), ports[1])
+    return (_address(family, payload[:size]), ports[0]), (_address(family, payload[size : 2 * size]), ports[1])
 
 
 def _text(value: bytes | None) -> str | None:

@@ -69,6 +69,9 @@ def _value(name: str, encoded: str, *, forwarded: bool) -> str | None:
 
 
 def _address(value: str) -> str:
-    if value[:5].upper() == "IPV6:":
-        return str(ipaddress.IPv6Address(value[5:]))
-    return str(ipaddress.IPv4Address(value))
+    if value[:5].upper() != "IPV6:":
+        return str(ipaddress.IPv4Address(value))
+    if "%" in value:  # a zone is no part of an address, and holds what it likes
+        raise ValueError(value)
+    ip = ipaddress.IPv6Address(value[5:])
+    return str(ip.ipv4_mapped or ip)
