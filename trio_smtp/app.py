@@ -6,7 +6,7 @@ import enum
 import inspect
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .contexts import (
     AuthContext,
@@ -52,7 +52,7 @@ _Close = TypeVar("_Close", bound=Handler[CloseContext])
 class Phase(enum.Enum):
     """When handlers run; the value is the decorator's name."""
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     CONNECT = "on_connect"
     SECURE = "on_secure"
@@ -84,7 +84,7 @@ class App:
     """
 
     def __init__(self) -> None:
-        self.state = SimpleNamespace()
+        self.state: SimpleNamespace = SimpleNamespace()
         self._handlers: dict[Phase, list[_Registered]] = {phase: [] for phase in Phase}
         self._serving = False
         #: The extensions that `extend` has added.

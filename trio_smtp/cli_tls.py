@@ -18,7 +18,7 @@ from trio_smtp.tls import create_context
 
 __all__ = ["make_context", "reload_certificates"]
 
-logger = logging.getLogger("trio_smtp")
+logger: logging.Logger = logging.getLogger("trio_smtp")
 
 
 @attrs.frozen

@@ -180,9 +180,11 @@ class Offer:
         self._conditional = [each for each in self._extensions if each.available is not None]
         self._syntaxes: dict[object, Syntax] = {}
         #: The handlers of the extensions' verbs.
-        self.commands = {name: handler for each in users for name, handler in each.commands.items()}
+        self.commands: dict[str, CommandHandler] = {
+            name: handler for each in users for name, handler in each.commands.items()
+        }
         #: Enhanced status codes stand in replies.
-        self.enhanced = "ENHANCEDSTATUSCODES" not in config.hide_extensions
+        self.enhanced: bool = "ENHANCEDSTATUSCODES" not in config.hide_extensions
 
     def starttls(self, session: Session) -> bool:
         """Whether STARTTLS would be accepted now."""

@@ -251,11 +251,11 @@ class MessageSink:
 
     def __init__(self, capacity: int, max_size: int | None) -> None:
         self._channel, receive_channel = _open_channel(capacity)
-        self.stream = MessageStream(receive_channel)
+        self.stream: MessageStream = MessageStream(receive_channel)
         self._max_size = max_size
         self._taking = True
         self._ended = False
-        self.dropped = 0
+        self.dropped: int = 0
 
     @property
     def error(self) -> Exception | None:

@@ -13,7 +13,7 @@ from .session import Session
 
 __all__ = ["CRASHED", "EndSession", "logger", "outcome"]
 
-logger = logging.getLogger("trio_smtp")
+logger: logging.Logger = logging.getLogger("trio_smtp")
 
 #: What a client learns of a handler's crash: nothing but that it may try again.
 CRASHED = Reply(451, "Requested action aborted: local error in processing", "4.3.0")

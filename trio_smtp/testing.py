@@ -51,7 +51,7 @@ class Client:
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
+        self.stream: trio.abc.Stream = stream
         self.greeting: Reply
         self.server: SMTPServer
         self.session: Session

@@ -97,7 +97,7 @@ class Transfer:
         self._began = trio.current_time()
         # What was wrong with the message when the handlers had ended.
         self._error: Exception | None = None
-        self.sink = MessageSink(1, conn.config.max_message_size)
+        self.sink: MessageSink = MessageSink(1, conn.config.max_message_size)
         self.reply: Reply | None = None
         self.refused: Mapping[Address, Reply] = {}
 

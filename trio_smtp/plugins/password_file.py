@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_user_name", "hasher", "parse_users", "password_file"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _HASH = re.compile(
     r"(\$argon2(?:id|i|d)\$v=[0-9]{1,3}\$m=[0-9]{1,10},t=[0-9]{1,10},p=[0-9]{1,8})\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}"

@@ -67,7 +67,7 @@ class ReceivedCounter:
     __slots__ = ("_begun", "_in_body", "count")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._in_body = False
         # A line begins after a line feed. The first one has a line feed too, so that it needs no case of its own.
         self._begun = b"\n"

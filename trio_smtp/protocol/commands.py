@@ -6,6 +6,7 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import attrs
 
@@ -21,7 +22,7 @@ class Verb(enum.Enum):
     """What moves the state machine: the verbs, and below them the events that are no command."""
 
     # Members are compared by identity; Enum's own hash would compute the name's hash at each look-up.
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     HELO = "HELO"
     EHLO = "EHLO"

@@ -124,7 +124,7 @@ class Framer:
         self._position = 0
         self._mode = _Mode.LINE
         #: The next lines belong to a SASL exchange: only the length rule holds for them.
-        self.sasl = False
+        self.sasl: bool = False
         # Lines: skip to the line's end; the error to raise there (None: already raised), and the octets so far.
         self._skipping: ProtocolError | Literal[True] | None = None
         self._dropped = 0
