@@ -23,7 +23,7 @@ PACKAGE = Path(trio_smtp.__file__).parent
 FLOORS = (
     "protocol protocol.*",
     "app ciphers config contexts extensions message received session stats",
-    "auth connection data dialogue handshake outcomes peers server tls transfer transport unix wire",
+    "auth connection data dialogue handshake outcomes peers server tls transfer transport unix watch wire",
     "",
     "cli cli_options cli_passwd cli_tls delivery delivery.* plugins plugins.* testing workers",
     "__main__",

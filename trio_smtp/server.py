@@ -8,7 +8,8 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from .session import Session
 from .stats import Stats
 from .transport import SocketTransport, accept_sockets, close_now, farewell
 from .unix import open_unix_listener, remove_socket_file
+from .watch import Watch
 from .wire import host_key
 
 __all__ = ["SMTPServer", "serve"]
 
-logger = logging.getLogger("trio_smtp")
+logger: logging.Logger = logging.getLogger("trio_smtp")
 
 _FULL = Reply(421, "Too many connections", "4.3.2")
 _FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
@@ -55,17 +57,18 @@ class SMTPServer:
         if not isinstance(app, App):
             raise TypeError(f"app must be an App, not {app!r}")
         self.app = app
-        self.config = config = Config() if config is None else config
-        self.stats = Stats()
+        self.config: Config = Config() if config is None else config
+        config = self.config
+        self.stats: Stats = Stats()
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
         app.freeze()
         if not app.handles(Phase.DATA):
             logger.warning("the App has no on_data handler: every message will be refused")
         #: What sessions are offered.
-        self.offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
-        self.greeting = Reply(220, f"{config.hostname} {config.banner}")
-        self.hello = Reply(250, config.hostname)
-        self.ehlo_reply = lru_cache(maxsize=64)(self._ehlo_reply)
+        self.offer: Offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
+        self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
+        self.hello: Reply = Reply(250, config.hostname)
+        self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._ehlo_reply)
         self.ssl_context: ssl.SSLContext | None = None
         if config.ssl_context is not None:
             self.reload_tls(config.ssl_context)
@@ -208,14 +211,14 @@ class SMTPServer:
         """
         self.listeners.extend(listeners)
         try:
-            async with trio.open_nursery() as nursery:
+            async with self._watching() as watch, trio.open_nursery() as nursery:
                 with trio.CancelScope() as accepting:
                     self._accepting.add(accepting)
                     if self._draining:
                         accepting.cancel()
                     async with trio.open_nursery() as acceptors:
                         for listener in listeners:
-                            acceptors.start_soon(self._accept, listener, nursery)
+                            acceptors.start_soon(self._accept, listener, nursery, watch)
                         task_status.started(list(listeners))  # type: ignore[arg-type]
                 self._accepting.discard(accepting)
                 await self._close_listeners(listeners)
@@ -243,7 +246,16 @@ class SMTPServer:
         connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
         self._register(connection)
         task_status.started(connection.session)
-        await self._serve(connection)
+        async with self._watching() as watch:
+            await self._serve(connection, watch)
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[Watch]:
+        watch = Watch(self.config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            yield watch
+            nursery.cancel_scope.cancel()
 
     def drain(self) -> None:
         """Stop accepting, tell idle clients 421, let transactions in flight end within `drain_timeout`.
@@ -258,9 +270,9 @@ class SMTPServer:
         for connection in self._connections:
             connection.drain(self.config.drain_timeout)
 
-    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery) -> None:
+    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery, watch: Watch) -> None:
         def start(stream: trio.abc.Stream) -> None:
-            self._start(stream, nursery)
+            self._start(stream, nursery, watch)
 
         if isinstance(listener, trio.SocketListener):
             await accept_sockets(listener, start)
@@ -275,7 +287,7 @@ class SMTPServer:
             else:
                 start(stream)
 
-    def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+    def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
         config = self.config
         connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
@@ -286,7 +298,7 @@ class SMTPServer:
             refusal = _FULL_FOR_HOST
         if refusal is None:
             self._register(connection)
-            nursery.start_soon(self._serve, connection)
+            nursery.start_soon(self._serve, connection, watch)
             return
         self.stats.connections_refused += 1
         logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
@@ -324,9 +336,10 @@ class SMTPServer:
         most = self.config.max_connections_per_host
         return most is None or not connection.host or self._hosts[connection.host] <= most
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: Connection, watch: Watch) -> None:
         try:
-            await connection.run()
+            with watch.over(connection):
+                await connection.run()
         finally:
             self._connections.discard(connection)
             self.stats.connections_open -= 1
