@@ -87,6 +87,7 @@ async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply
             await _ask(conn, json.dumps(dict(context.oauth_challenge)).encode())
         return await _refused(conn, mechanism, reply)
     session.user, session.authenticated = context.user, True
+    conn.syntax = conn.server.offer.syntax(session)
     conn.stats.auth_successes += 1
     return reply
 

@@ -106,7 +106,7 @@ async def _rcpt(conn: Connection, command: Command) -> Reply:
     session, address = conn.session, command.address
     assert address is not None
     envelope = session.envelope
-    if not envelope.smtp_utf8 and not address.address.isascii():
+    if not envelope.smtp_utf8 and not command.argument.isascii():
         raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
     if len(envelope.rcpt_to) >= conn.config.max_recipients:
         return _TOO_MANY_RECIPIENTS

@@ -29,10 +29,12 @@ _ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
 _NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
 _FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+# A last label that is a number would be taken for an address when it is looked up.
+_HOSTNAME = re.compile(r"(?!(?:.*\.)?(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?\Z)[A-Za-z0-9_.-]{1,255}")
 
 # A look-up that hangs keeps its thread after it was given up: these are apart from everybody else's.
-_resolver_threads = trio.CapacityLimiter(10)
+_RESOLVER_THREADS = 10
+_resolver_threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_smtp resolver threads")
 
 
 async def read_proxy_header(conn: Connection) -> None:
@@ -58,6 +60,7 @@ async def read_proxy_header(conn: Connection) -> None:
     session.remote_address, session.remote_port = _end(header.source)
     session.local_address, session.local_port = _end(header.destination)
     session.client_hostname = f"[{session.remote_address}]" if session.remote_address else "unknown"
+    conn.syntax = conn.server.offer.syntax(session)
     if not conn.server.recount(conn):
         conn.stats.connections_refused += 1
         raise EndSession("refused", None if config.implicit_tls else _FULL_FOR_HOST)
@@ -65,8 +68,7 @@ async def read_proxy_header(conn: Connection) -> None:
 
 def _end(address: tuple[str, int]) -> tuple[str | None, int | None]:
     """A Unix socket's path is no address."""
-    host, port = address
-    return (None, None) if host.startswith("/") or not host else (host, port)
+    return (None, None) if address[0].startswith("unix:") else address
 
 
 async def resolve_client(conn: Connection) -> None:
@@ -94,8 +96,13 @@ async def _look_up(function: str, *args: Any, **kwargs: Any) -> Any:
     trio.socket.set_custom_hostname_resolver(resolver)
     if resolver is not None:
         return await getattr(trio.socket, function)(*args, **kwargs)
+    try:
+        limiter = _resolver_threads.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_RESOLVER_THREADS)
+        _resolver_threads.set(limiter)
     return await trio.to_thread.run_sync(
-        lambda: getattr(socket, function)(*args, **kwargs), limiter=_resolver_threads, abandon_on_cancel=True
+        lambda: getattr(socket, function)(*args, **kwargs), limiter=limiter, abandon_on_cancel=True
     )
 
 
@@ -136,8 +143,9 @@ async def log_in(conn: Connection, username: str) -> Reply | None:
     if reply.code < 400 and not context.accepted:
         reply = _NOBODY_ACCEPTED
     if reply.code >= 400:
-        return reply
+        return Reply(454, reply.lines, "4.7.0") if reply.code < 500 and reply.code != 421 else reply
     session.user, session.authenticated, session.auth_mechanism = context.user, True, "XCLIENT"
+    conn.syntax = conn.server.offer.syntax(session)
     return None
 
 

@@ -70,6 +70,7 @@ class ClientClock:
             EndSession: The client is gone, or sends too slowly.
         """
         conn = self._conn
+        await conn.flush()
         conn.arm("data", conn.config.data_timeout)
         before = trio.current_time()
         self._octets += await conn.receive()
@@ -90,6 +91,7 @@ class Transfer:
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
+        self._envelope = conn.session.envelope  # RSET gives the session another
         self._clock = ClientClock(conn)
         self._handlers_scope = conn.scope
         self._handlers_left = conn.config.handler_timeout
@@ -145,7 +147,7 @@ class Transfer:
     async def _handle(self, *, timed: bool) -> None:
         """Run the handlers and note how they ended."""
         session, sink = self._conn.session, self.sink
-        context = DataContext(session, _ACCEPTED, sink.stream, session.envelope, self._conn.config.hostname)
+        context = DataContext(session, _ACCEPTED, sink.stream, self._envelope, self._conn.config.hostname)
         self.reply = await self._conn.phase(Phase.DATA, context, timed=timed)
         self.refused = context.recipient_replies
         self._error = sink.error
@@ -177,6 +179,7 @@ class Transfer:
                     end = EndSession(*conn.interruption())
                 if not self.sink.stream.complete:
                     self.sink.fail(MessageIncomplete("the client did not finish it"))
+                conn.scope = self._handlers_scope  # a drain shortens the time of this one from now on
                 self._let_handlers_run()
         finally:
             conn.scope = self._handlers_scope
@@ -236,7 +239,6 @@ class Transfer:
         await self._read_to_end()
         if self.reply is None and self.sink.error is None:
             return None
-        self.sink.fail(MessageIncomplete("refused before its end"))
         await self.wait_for_handlers()
         return self.judge()
 
@@ -262,7 +264,7 @@ class Transfer:
         """One line a message."""
         conn = self._conn
         if logger.isEnabledFor(logging.INFO):
-            session, envelope = conn.session, conn.session.envelope
+            session, envelope = conn.session, self._envelope
             logger.info(
                 "session=%s peer=%s message from=<%s> recipients=%d size=%d %s seconds=%.3f",
                 session.id,

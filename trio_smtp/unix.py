@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -29,20 +30,15 @@ def open_unix_listener(path: str | Path, *, mode: int | None = None, backlog: in
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
-        # Nobody may connect before the permissions are what they should be.
-        umask = os.umask(0o777) if mode is not None else None
-        try:
-            sock.bind(path)
-        finally:
-            if umask is not None:
-                os.umask(umask)
+        sock.bind(path)
         if mode is not None:
-            Path(path).chmod(mode)
+            Path(path).chmod(mode)  # nobody can connect before listen()
         sock.listen(min(backlog or 65_535, 65_535))
         return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         sock.close()
-        raise OSError(exc.errno or errno.EINVAL, exc.strerror or str(exc), path) from exc
+        code, text = (exc.errno, exc.strerror) if isinstance(exc, OSError) else (None, None)
+        raise OSError(code or errno.EINVAL, text or str(exc), path) from exc
 
 
 def _remove_stale(path: str) -> None:
@@ -71,9 +67,7 @@ def remove_socket_file(path: str | Path, inode: tuple[int, int]) -> None:
         path: Where.
         inode: Device and inode it had.
     """
-    try:
+    with contextlib.suppress(OSError):  # gone, or no longer ours to remove: the next listener replaces it
         found = os.lstat(path)
         if (found.st_dev, found.st_ino) == inode:
             Path(path).unlink()
-    except FileNotFoundError:
-        return

@@ -166,8 +166,8 @@ def _mail(verb: Verb, argument: str, syntax: Syntax) -> Command:
         address = Address("", "", "", args)
     else:
         address = parse_path(path, code="5.1.7", strict=syntax.strict_addresses, args=args)
-        if not path.isascii() and "SMTPUTF8" not in values:
-            raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
+    if not argument.isascii() and "SMTPUTF8" not in values:
+        raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
     return Command(verb, argument, address, values)
 
 
