@@ -156,14 +156,14 @@ class App:
             This App, so that calls chain.
 
         Raises:
-            ValueError: Its keyword, or one of its verbs, is there already.
+            ValueError: Its keyword, or one of its parameters or verbs, is there already.
             RuntimeError: Serving has begun.
         """
         if self._serving:
             raise RuntimeError("extend: add extensions before serving begins")
         for other in self.extensions:
-            if other.keyword == extension.keyword or set(other.commands) & set(extension.commands):
-                raise ValueError(f"extend: {extension.keyword} or a verb of it is there already")
+            if extension.clashes(other):
+                raise ValueError(f"extend: {extension.keyword}, or a parameter or verb of it, is there already")
         self.extensions.append(extension)
         return self
 

@@ -5,6 +5,7 @@ The library's own extensions are written as a user's would be: an `Extension` ea
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ import attrs
 
 from .config import Config, Network
 from .contexts import CommandContext
+from .outcomes import logger
 from .protocol import parameters as p
 from .protocol.commands import Syntax, Verb
 from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
@@ -29,6 +31,8 @@ __all__ = ["CommandHandler", "Extension", "Offer", "trusts"]
 CommandHandler = Callable[[CommandContext], Awaitable[None]]
 
 _VERBS = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
+#: What EHLO says by other means than an `Extension`.
+_RESERVED = frozenset({"STARTTLS", "AUTH", "HELP", "XCLIENT", "XFORWARD"})
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 
 
@@ -62,7 +66,8 @@ class Extension:
         available: Whether a session is offered it now; None: always. Asked at connect, after TLS and after AUTH.
 
     Raises:
-        ValueError: A keyword is malformed, or a verb is one of the library's own.
+        ValueError: A keyword is malformed, or a keyword, parameter or verb is one of the library's own.
+        TypeError: A verb's handler is not an async function.
 
     RFC: RFC 5321 section 2.2.2.
     """
@@ -79,9 +84,32 @@ class Extension:
     available: Callable[[Session], bool] | None = None
 
     def __attrs_post_init__(self) -> None:
-        taken = sorted(set(self.commands) & set(_VERBS))
+        taken = sorted(set(self.commands) & set(_VERBS) | {self.keyword, *self.mail_parameters} & _RESERVED)
         if taken:
-            raise ValueError(f"commands: {', '.join(taken)} is the library's own")
+            raise ValueError(f"{self.keyword}: {', '.join(taken)} is the library's own")
+        for name, handler in self.commands.items():
+            call = getattr(type(handler), "__call__", None)  # an object may be the handler
+            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+                raise TypeError(f"commands: {name}: write `async def handler(ctx)`, not {handler!r}")
+
+    def clashes(self, other: Extension) -> bool:
+        """Whether both bring the same keyword, parameter or verb."""
+        return (
+            self.keyword == other.keyword
+            or bool(set(self.commands) & set(other.commands))
+            or bool(set(self.mail_parameters) & set(other.mail_parameters))
+            or bool(set(self.rcpt_parameters) & set(other.rcpt_parameters))
+        )
+
+    def offered(self, session: Session) -> bool:
+        """Whether a session may use it now; not when asking fails, which is logged."""
+        if self.available is None:
+            return True
+        try:
+            return self.available(session)
+        except Exception:
+            logger.exception("session=%s %s: available failed", session.id, self.keyword)
+            return False
 
     def line(self, session: Session) -> str:
         """What EHLO shows."""
@@ -106,13 +134,17 @@ def _release_limits(longest: int, _: Session) -> str:
     return f"{longest} {until:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _chunking(config: Config) -> bool:
+    return config.chunking and "BDAT" not in config.disabled_commands
+
+
 def _built_in(config: Config) -> list[Extension]:
     """The library's own extensions that are switched on, in the order EHLO shows them."""
     size, limits = config.max_message_size, [f"RCPTMAX={config.max_recipients}"]
     if config.max_transactions is not None:
         limits.append(f"MAILMAX={config.max_transactions}")
     body = partial(p.parse_body, binary=config.binarymime)
-    chunking = config.chunking and "BDAT" not in config.disabled_commands
+    chunking = _chunking(config)
     optional: list[tuple[bool, Extension]] = [
         (True, Extension(keyword="PIPELINING")),
         (True, Extension(keyword="SIZE", argument=str(size or ""), mail_parameters={"SIZE": p.parse_size})),
@@ -168,6 +200,9 @@ class Offer:
         config: The server's Config.
         auth: The App can check credentials.
         extensions: The App's own.
+
+    Raises:
+        ValueError: One of them clashes with an extension of the library that is switched on.
     """
 
     def __init__(self, config: Config, *, auth: bool, extensions: Iterable[Extension] = ()) -> None:
@@ -175,8 +210,12 @@ class Offer:
         mechanisms = [MECHANISMS[each] if isinstance(each, str) else each for each in config.auth_mechanisms]
         offered = auth and "AUTH" not in config.disabled_commands
         self._mechanisms = {mechanism.name: mechanism for mechanism in mechanisms if offered}
-        users = list(extensions)
-        self._extensions = [*_built_in(config), *users]
+        built_in, users = _built_in(config), list(extensions)
+        for each in users:
+            clashing = [own.keyword for own in built_in if own.clashes(each)]
+            if clashing:
+                raise ValueError(f"the extension {each.keyword} clashes with the library's own {', '.join(clashing)}")
+        self._extensions = [*built_in, *users]
         self._conditional = [each for each in self._extensions if each.available is not None]
         self._syntaxes: dict[object, Syntax] = {}
         #: The handlers of the extensions' verbs.
@@ -213,9 +252,7 @@ class Offer:
         return bool(self._mechanisms) and self.starttls(session)
 
     def _unavailable(self, session: Session) -> frozenset[str]:
-        return frozenset(
-            each.keyword for each in self._conditional if each.available is not None and not each.available(session)
-        )
+        return frozenset(each.keyword for each in self._conditional if not each.offered(session))
 
     def syntax(self, session: Session) -> Syntax:
         """What a line may say now."""
@@ -247,7 +284,7 @@ class Offer:
             rcpt_parameters={name: parser for each in extensions for name, parser in each.rcpt_parameters.items()},
             strict_addresses=config.strict_addresses,
             allow_unknown_parameters=config.unknown_parameters == "allow",
-            chunking=any(each.keyword == "CHUNKING" for each in extensions),
+            chunking=_chunking(config),
         )
 
     def ehlo_lines(self, session: Session) -> list[str]:
