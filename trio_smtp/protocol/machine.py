@@ -7,7 +7,8 @@ alone. What is not order (TLS first, AUTH first, sizes, counts) is a guard with 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from .commands import Verb
 from .errors import ProtocolError
@@ -18,7 +19,7 @@ __all__ = ["TRANSITIONS", "Machine", "State"]
 class State(enum.Enum):
     """Where a connection is."""
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     #: Connected; the 220 was not sent yet.
     CONNECTED = "CONNECTED"
@@ -129,7 +130,7 @@ class Machine:
     __slots__ = ("_lmtp", "_mail_refused", "_recipients_refused", "state")
 
     def __init__(self, *, lmtp: bool = False) -> None:
-        self.state = State.CONNECTED
+        self.state: State = State.CONNECTED
         self._lmtp = lmtp
         self._mail_refused = False
         self._recipients_refused = False
@@ -155,7 +156,12 @@ class Machine:
             return
         refused = self._mail_refused or self._recipients_refused
         followers = (Verb.RCPT, Verb.DATA, Verb.BDAT)
-        if verb in (Verb.DATA, Verb.BDAT) and self._recipients_refused and not self._lmtp:
+        if (
+            self._recipients_refused
+            and verb in (Verb.DATA, Verb.BDAT)
+            and not self._lmtp
+            and self.state is not State.BDAT
+        ):
             raise ProtocolError("no valid recipients", 554, "5.5.1", counted=False)
         counted = not (refused and verb in followers)
         if self.state is State.BDAT or (self.in_transaction and verb not in followers):
