@@ -88,8 +88,8 @@ class Extension:
         if taken:
             raise ValueError(f"{self.keyword}: {', '.join(taken)} is the library's own")
         for name, handler in self.commands.items():
-            call = getattr(type(handler), "__call__", None)  # an object may be the handler
-            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+            # An object may be the handler.
+            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
                 raise TypeError(f"commands: {name}: write `async def handler(ctx)`, not {handler!r}")
 
     def clashes(self, other: Extension) -> bool:
@@ -107,8 +107,8 @@ class Extension:
             return True
         try:
             return self.available(session)
-        except Exception:
-            logger.exception("session=%s %s: available failed", session.id, self.keyword)
+        except Exception as exc:
+            logger.error("session=%s %s: available failed", session.id, self.keyword, exc_info=exc)
             return False
 
     def line(self, session: Session) -> str:
