@@ -31,6 +31,7 @@ from .transport import close_now, farewell
 from .wire import Wire
 
 if TYPE_CHECKING:
+    from .protocol.commands import Syntax
     from .server import SMTPServer
     from .transfer import Transfer
 
@@ -81,14 +82,14 @@ class Connection(Wire):
 
     def __init__(self, server: SMTPServer, stream: trio.abc.Stream, session: Session) -> None:
         super().__init__(server, stream, session)
-        self.machine = Machine(lmtp=self.config.lmtp)
-        self.draining = False
+        self.machine: Machine = Machine(lmtp=self.config.lmtp)
+        self.draining: bool = False
         self.reason: CloseReason = "cancelled"
         #: `on_connect` saw this session.
-        self.seen = False
-        self.lines = 0
-        self.errors = 0
-        self.auth_failures = 0
+        self.seen: bool = False
+        self.lines: int = 0
+        self.errors: int = 0
+        self.auth_failures: int = 0
         #: The message whose chunks are coming, and what its further chunks are answered with once it was refused.
         self.transfer: Transfer | None = None
         self.chunk_refusal: Reply | None = None
@@ -314,12 +315,12 @@ class Connection(Wire):
         session.user, session.authenticated, session.auth_mechanism = None, False, None
         self.enhanced = False
         self.begin_transaction_anew()
-        self.syntax = self.server.offer.syntax(session)
+        self.syntax: Syntax = self.server.offer.syntax(session)
 
     def drain(self, seconds: float) -> None:
         """Let a transaction in flight end, within so many seconds, and then say 421; an idle client hears it now."""
         self.draining = True
-        self.session_end = min(self.session_end, trio.current_time() + seconds)
+        self.session_end: float = min(self.session_end, trio.current_time() + seconds)
         self.scope.deadline = min(self.scope.deadline, self.session_end)
         if self._interruptible:
             self.scope.cancel()
