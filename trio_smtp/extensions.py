@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,6 @@ import attrs
 
 from .config import Config, Network
 from .contexts import CommandContext
-from .outcomes import logger
 from .protocol import parameters as p
 from .protocol.commands import Syntax, Verb
 from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
@@ -29,6 +29,8 @@ __all__ = ["CommandHandler", "Extension", "Offer", "trusts"]
 
 #: Answers a verb of an extension.
 CommandHandler = Callable[[CommandContext], Awaitable[None]]
+
+_logger = logging.getLogger("trio_smtp")
 
 _VERBS = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
 #: What EHLO says by other means than an `Extension`.
@@ -107,8 +109,8 @@ class Extension:
             return True
         try:
             return self.available(session)
-        except Exception as exc:
-            logger.error("session=%s %s: available failed", session.id, self.keyword, exc_info=exc)
+        except Exception:
+            _logger.exception("session=%s %s: available failed", session.id, self.keyword)
             return False
 
     def line(self, session: Session) -> str:
