@@ -113,16 +113,19 @@ def _unicode_domain(domain: str) -> str | None:
     lowered = domain.lower()
     if len(lowered) > _MAX_DOMAIN:
         return None
-    if lowered.isascii() and "xn--" not in lowered:
+    if domain.isascii() and "xn--" not in lowered:
         labels = lowered.split(".")
         return lowered if max(map(len, labels)) <= _MAX_LABEL else None
     import idna  # not needed for most addresses, and its tables are large
 
     shown: list[str] = []
     encoded_length = 0
-    for label in lowered.split("."):
+    for sent in domain.split("."):
+        label = sent.lower()
         if len(label) > _MAX_LABEL:  # idna's time grows faster than its input
             return None
+        if label.isascii() != sent.isascii():
+            return None  # the Kelvin sign is no k
         try:
             ascii_label = label if label.isascii() else idna.alabel(label).decode("ascii")
         except idna.IDNAError:
@@ -191,11 +194,12 @@ def parse_path(
         return Address(path, match[1], match[2], args, dsn, values)
     if postmaster and path.lower() == "postmaster":
         return Address(path, path, "", args, dsn, values)
+    hidden = _HIDDEN.search(path)
     if path.startswith("@"):
         route = _SOURCE_ROUTE.match(path)
         path = path[route.end() :] if route else ""
     match = (_MAILBOX if strict else _LENIENT_MAILBOX).fullmatch(path)
-    if match is not None and not _HIDDEN.search(path):
+    if match is not None and not hidden:
         local_part, domain = match[1], match[2]
         if domain.startswith("["):
             if _valid_literal(domain):
