@@ -126,13 +126,11 @@ def _unicode_domain(domain: str) -> str | None:
             return None
         if label.isascii() != sent.isascii():
             return None  # the Kelvin sign is no k
-        try:
+        try:  # alabel knows how long a label may be
             ascii_label = label if label.isascii() else idna.alabel(label).decode("ascii")
         except idna.IDNAError:
             return None
         encoded_length += len(ascii_label) + 1
-        if len(ascii_label) > _MAX_LABEL:
-            return None
         try:
             shown.append(idna.ulabel(ascii_label) if ascii_label.startswith("xn--") else ascii_label)
         except idna.IDNAError:
