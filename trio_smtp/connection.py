@@ -77,6 +77,7 @@ class Connection(Wire):
         "reason",
         "refusal",
         "seen",
+        "swallowed",
         "transfer",
     )
 
@@ -93,6 +94,8 @@ class Connection(Wire):
         #: The message whose chunks are coming, and what its further chunks are answered with once it was refused.
         self.transfer: Transfer | None = None
         self.chunk_refusal: Reply | None = None
+        #: Octets of such chunks that were thrown away.
+        self.swallowed: int = 0
         # Commands other than AUTH while authentication is required and missing.
         self._plain_commands = 0
         # What on_secure said after STARTTLS: it answers the next command.
@@ -305,6 +308,7 @@ class Connection(Wire):
         """RSET, a HELO, or the end of a message: a handler may keep the old envelope, so it is replaced."""
         self.session.envelope = Envelope()
         self.chunk_refusal = None
+        self.swallowed = 0
         if self.session.xforward:
             self.session.xforward = {}
 
@@ -329,7 +333,7 @@ class Connection(Wire):
 
     def interruption(self) -> tuple[CloseReason, Reply | None]:
         """Why the scope was cancelled, and what is to be said of it."""
-        if self.draining and self.activity in ("send", "tls"):
+        if self.draining and self.activity in ("send", "tls", "proxy"):
             return "drained", None  # in the middle of a reply or a handshake there is no place for another
         if self.activity == "tls":
             self.stats.tls_failures += 1

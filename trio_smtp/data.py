@@ -173,7 +173,7 @@ async def _swallow(conn: Connection, size: int) -> None:
     Raises:
         EndSession: There are too many, or the client is gone or too slow.
     """
-    clock, bound, dropped = ClientClock(conn), discard_bound(conn), 0
+    clock, bound = ClientClock(conn), discard_bound(conn)
     conn.framer.start_chunk(size)
     while True:
         event = conn.framer.next_event()
@@ -182,6 +182,6 @@ async def _swallow(conn: Connection, size: int) -> None:
         elif isinstance(event, EndOfBody):
             return
         elif isinstance(event, BodyChunk):
-            dropped += len(event.data)
-            if dropped > bound:
+            conn.swallowed += len(event.data)
+            if conn.swallowed > bound:
                 raise EndSession("abuse", TOO_LARGE)

@@ -115,10 +115,10 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
     try:
         text = line.rstrip(b" \t").decode()
     except UnicodeDecodeError:
-        raise ProtocolError("Invalid UTF-8", 500, "5.5.2") from None
+        raise _unreadable(line, "Invalid UTF-8") from None
     ascii_only = text.isascii()
     if not (text.isprintable() if ascii_only else all(char >= " " and char != "\x7f" for char in text)):
-        raise ProtocolError("Control characters are not allowed", 500, "5.5.2")
+        raise _unreadable(line, "Control characters are not allowed")
     name, _, argument = text.partition(" ")
     name = name.upper()
     verb = syntax.verbs.get(name)
@@ -129,7 +129,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
             raise ProtocolError("Command not implemented", 502, "5.5.1")
         raise ProtocolError("Command not recognized", 500, "5.5.1")
     if not ascii_only and verb not in _UTF8_VERBS:
-        raise ProtocolError("Non-ASCII characters are not allowed here", 500, "5.5.2")
+        raise _unreadable(line, "Non-ASCII characters are not allowed here")
     try:
         command = _PARSERS[verb](verb, argument, syntax)
     except ProtocolError as exc:
@@ -137,6 +137,12 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
         raise
     command.name = name
     return command
+
+
+def _unreadable(line: bytes, message: str) -> ProtocolError:
+    if _BDAT.match(line):  # the octets that follow it cannot be located
+        return ProtocolError("Syntax: BDAT octets [LAST]", 521, "5.5.4", close=True)
+    return ProtocolError(message, 500, "5.5.2")
 
 
 def _anything(verb: Verb, argument: str, syntax: Syntax) -> Command:
@@ -219,6 +225,7 @@ def _attributes(verb: Verb, argument: str, syntax: Syntax) -> Command:
     return Command(verb, argument, values=parse_attributes(argument, verb.value))
 
 
+_BDAT = re.compile(rb"BDAT\b", re.IGNORECASE)
 _CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))? *", re.IGNORECASE)
 
 _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
