@@ -123,7 +123,7 @@ def _profile(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be True, False or a profile's name, not {value!r}")
 
 
-def _to_networks(networks: Any) -> Any:
+def _to_networks(networks: Iterable[Network | str]) -> Any:
     if not _several(networks):
         return networks
     try:
@@ -135,10 +135,6 @@ def _to_networks(networks: Any) -> Any:
 def _check_networks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, tuple):
         raise ValueError(f"{attribute.name} must be several networks such as '10.0.0.0/8': {value}")
-
-
-def _networks() -> Any:
-    return attrs.field(default=(), converter=_to_networks, validator=_check_networks)
 
 
 @attrs.frozen(kw_only=True)
@@ -284,9 +280,9 @@ class Config:
         default=None, validator=_number(1, whole=True, most=999_999_999, optional=True)
     )
 
-    proxy_protocol: tuple[Network, ...] = _networks()
-    xclient: tuple[Network, ...] = _networks()
-    xforward: tuple[Network, ...] = _networks()
+    proxy_protocol: tuple[Network, ...] = attrs.field(default=(), converter=_to_networks, validator=_check_networks)
+    xclient: tuple[Network, ...] = attrs.field(default=(), converter=_to_networks, validator=_check_networks)
+    xforward: tuple[Network, ...] = attrs.field(default=(), converter=_to_networks, validator=_check_networks)
     proxy_timeout: float = _seconds(5)
 
     reverse_dns: bool = _flag(False)
