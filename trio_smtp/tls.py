@@ -16,6 +16,7 @@ __all__ = ["certificate_of", "create_context"]
 _File = str | Path
 _Password = str | bytes | Callable[[], str | bytes]
 
+_HOST_NAME = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 # The labels under which OpenSSL looks for a certificate; a TRUSTED one holds more than the certificate.
 _CERTIFICATE = re.compile(
     r"^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE
@@ -55,7 +56,7 @@ def create_context(
     if client_certificates != "none" and ca is None:
         raise ValueError(f"client_certificates={client_certificates!r} needs ca, to check them against")
     context = _load(cert, key, password, min_version)
-    names = {name.lower().rstrip("."): _load(*files, password, min_version) for name, files in (sni or {}).items()}
+    names = {_host_name(name): _load(*files, password, min_version) for name, files in (sni or {}).items()}
     for each in (context, *names.values()):
         _ask_clients(each, ca, client_certificates)
     if names:
@@ -105,6 +106,13 @@ def _ask_clients(context: ssl.SSLContext, ca: _File | None, client_certificates:
             context.load_verify_locations(cafile=ca)
     except ssl.SSLError as exc:
         raise ValueError(f"{ca}: no usable certificates ({exc.reason or exc})") from exc
+
+
+def _host_name(name: str) -> str:
+    lowered = name.lower().rstrip(".")
+    if not _HOST_NAME.fullmatch(lowered):
+        raise ValueError(f"sni: {name!r} is no host name in ASCII, and none with '*.' before it")
+    return lowered
 
 
 def _chooser(
