@@ -12,7 +12,7 @@ import attrs
 
 from .addresses import Address, parse_path, split_path
 from .errors import ProtocolError
-from .parameters import DSNRecipient, ParameterParser, parse_parameters
+from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
 from .xclient import parse_attributes
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
@@ -119,9 +119,10 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
     ascii_only = text.isascii()
     if not (text.isprintable() if ascii_only else all(char >= " " and char != "\x7f" for char in text)):
         raise _unreadable(line, "Control characters are not allowed")
-    name, _, argument = text.partition(" ")
-    name = name.upper()
-    verb = syntax.verbs.get(name)
+    sent, _, argument = text.partition(" ")
+    name = sent.upper()
+    # The upper case of a dotless i is an I, but no verb is written with one.
+    verb = syntax.verbs.get(name) if ascii_only or sent.isascii() else None
     if verb is None:
         if not name or not ascii_only:
             raise ProtocolError("Syntax error", 500, "5.5.2")
@@ -195,7 +196,7 @@ def _rcpt(verb: Verb, argument: str, syntax: Syntax) -> Command:
 def _verify(verb: Verb, argument: str, syntax: Syntax) -> Command:
     words = argument.split(" ")
     # RFC 6531 section 3.7.4.2: the keyword may stand behind the string.
-    asked_utf8 = len(words) > 1 and words[-1].upper() == "SMTPUTF8" and "SMTPUTF8" in syntax.mail_parameters
+    asked_utf8 = len(words) > 1 and upper_ascii(words[-1]) == "SMTPUTF8" and "SMTPUTF8" in syntax.mail_parameters
     if asked_utf8:
         argument = " ".join(words[:-1])
     if not argument.strip(" "):

@@ -35,6 +35,7 @@ __all__ = [
     "parse_parameters",
     "parse_ret",
     "parse_size",
+    "upper_ascii",
 ]
 
 ParameterParser = Callable[[str | bool], object]
@@ -150,6 +151,11 @@ def decode_xtext(value: str) -> str:
         raise ValueError("not valid xtext") from None
 
 
+def upper_ascii(value: str | bool) -> str:
+    """A keyword in upper case; ``""`` for none, and for what is not ASCII: the upper case of a dotless i is an I."""
+    return value.upper() if isinstance(value, str) and value.isascii() else ""
+
+
 def parse_size(value: str | bool) -> int:
     """SIZE: the message's size in octets (RFC 1870 section 5: 1 to 20 digits)."""
     if isinstance(value, bool) or not (value.isascii() and value.isdigit() and len(value) <= 20):
@@ -159,7 +165,7 @@ def parse_size(value: str | bool) -> int:
 
 def parse_body(value: str | bool, *, binary: bool = False) -> str:
     """BODY: 7BIT or 8BITMIME (RFC 6152 section 3), and BINARYMIME where it is on (RFC 3030 section 3)."""
-    body = value.upper() if isinstance(value, str) else ""
+    body = upper_ascii(value)
     if body not in ("7BIT", "8BITMIME") and not (binary and body == "BINARYMIME"):
         raise ValueError("needs 7BIT or 8BITMIME" + (" or BINARYMIME" if binary else ""))
     return body
@@ -184,7 +190,7 @@ def parse_auth(value: str | bool) -> str:
 
 def parse_ret(value: str | bool) -> str:
     """RET: FULL or HDRS (RFC 3461 section 4.3)."""
-    ret = str(value).upper()
+    ret = upper_ascii(value)
     if ret not in ("FULL", "HDRS"):
         raise ValueError("needs FULL or HDRS")
     return ret
@@ -202,7 +208,7 @@ def parse_envid(value: str | bool) -> str:
 
 def parse_notify(value: str | bool) -> tuple[str, ...]:
     """NOTIFY: NEVER alone, or SUCCESS, FAILURE, DELAY, each at most once (RFC 3461 section 4.1)."""
-    words = tuple(str(value).upper().split(","))
+    words = tuple(upper_ascii(value).split(","))
     if words != ("NEVER",) and (len(set(words)) < len(words) or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
         raise ValueError("needs NEVER, or SUCCESS, FAILURE and DELAY")
     return words
@@ -241,7 +247,7 @@ def _embedded_character(match: re.Match[str]) -> str:
 
 def parse_by(value: str | bool, *, least: int = 0) -> DeliverBy:
     """BY: seconds, a semicolon, N or R, perhaps T (RFC 2852 section 4)."""
-    match = re.fullmatch(r"([+-]?[0-9]{1,9});([NR])(T?)", str(value).upper(), re.ASCII)
+    match = re.fullmatch(r"([+-]?[0-9]{1,9});([NR])(T?)", upper_ascii(value))
     if match is None:
         raise ValueError("needs seconds;N or seconds;R, with T for trace")
     seconds, mode = int(match[1]), match[2]
@@ -268,7 +274,7 @@ def parse_hold_for(value: str | bool, *, longest: int) -> int:
 
 def parse_hold_until(value: str | bool, *, longest: int) -> datetime:
     """HOLDUNTIL: an Internet date and time (RFC 4865 section 4, RFC 3339)."""
-    text = str(value).upper()
+    text = upper_ascii(value)
     if not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})", text, re.ASCII):
         raise ValueError("needs a date and time such as 2030-01-31T12:00:00Z")
     until = datetime.fromisoformat(text)

@@ -148,7 +148,7 @@ def _cram_md5(context: SASLContext) -> Exchange:
     return CramMD5Credentials(username, challenge, digest)
 
 
-_TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE)
+_TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE | re.ASCII)
 
 
 def _key_values(fields: list[str]) -> dict[str, str]:

@@ -51,10 +51,10 @@ def parse_attributes(argument: str, verb: str) -> Mapping[str, str | None]:
 
 def _value(name: str, encoded: str, *, forwarded: bool) -> str | None:
     value = decode_xtext(encoded)
-    if value.upper() in _UNAVAILABLE:
-        return None
     if not value or len(value) > 255 or not (value.isascii() and value.isprintable()):
         raise ValueError(value)
+    if value.upper() in _UNAVAILABLE:
+        return None
     if forwarded and " " in value:
         raise ValueError(value)
     if name in _ADDRESSES:
