@@ -17,6 +17,7 @@ import base64
 import random
 import re
 import ssl
+import textwrap
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -225,7 +226,7 @@ def _parse(transcript: str) -> list[_Turn]:
     turns: list[_Turn] = []
     sent: list[bytes] = []
     expected: list[tuple[int, str]] = []
-    for number, line in enumerate(transcript.splitlines(), 1):
+    for number, line in enumerate(textwrap.dedent(transcript).splitlines(), 1):
         mark, text = line[:2], line[2:].removeprefix(" ")
         if not line.strip() or line.startswith("#"):
             continue
@@ -263,7 +264,7 @@ async def play(
     ``C:`` is a line the client sends, CRLF added; ``C=`` the same without CRLF; both know the escapes ``\r``, ``\n``,
     ``\t``, ``\0``, ``\\`` and ``\xNN``. ``S:`` is a line the server must answer, the greeting included; ``...`` in it
     stands for any text, and ``S: <close>`` for the end of the connection. ``#`` begins a comment. Client lines that
-    follow each other are pipelined.
+    follow each other are pipelined. What all lines are indented by does not count.
 
     Args:
         app: The handlers.
@@ -274,7 +275,7 @@ async def play(
         config_changes: Fields of Config that differ.
 
     Raises:
-        AssertionError: The server said something else; the text names the transcript's line.
+        AssertionError: The server said something else, or more; the text names the transcript's line.
         ValueError: The transcript is malformed.
     """
     turns = _parse(transcript)
@@ -293,7 +294,9 @@ async def play(
                         await trio.testing.wait_all_tasks_blocked()
                 for number, text in turn.expected:
                     await _expect(client, number, text)
-            await client.aclose()
+            await ours.send_eof()
+            if rest := await client.read_to_end():
+                raise AssertionError(f"after the last line: the server said {rest!r}")
         except Exception as exc:
             failure = exc
             nursery.cancel_scope.cancel()
