@@ -287,9 +287,10 @@ async def test_a_transcript_is_played_under_the_config_given() -> None:
         ("", r"after the last line: the server said b'220 mx.example ESMTP\\r\\n'"),
     ],
 )
-@pytest.mark.usefixtures("autojump_clock")
 @pytest.mark.parametrize("cut", EVERY_CUT)
-async def test_a_server_that_says_something_else_is_noticed(transcript: str, complaint: str, cut: Cut) -> None:
+async def test_a_server_that_says_something_else_is_noticed(
+    transcript: str, complaint: str, cut: Cut, autojump_clock: trio.testing.MockClock
+) -> None:
     app, _ = mail_app()
     with pytest.raises(AssertionError, match=complaint):
         await play(app, transcript, cut=cut)
