@@ -283,6 +283,7 @@ CLIENT_FIRST = b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL"
                 "no bearer": b"user=u\1auth=Basic t\1\1",
                 "two tokens": b"user=u\1auth=Bearer t\1auth=Bearer s\1\1",
                 "a token with a space": b"user=u\1auth=Bearer t s\1\1",
+                "a token with a long s": "user=u\1auth=Bearer \u017f\1\1".encode(),
                 "no key": b"user=u\1auth=Bearer t\1what\1\1",
                 "not UTF-8": b"user=\xff\1auth=Bearer t\1\1",
                 "NUL": b"user=u\0\1auth=Bearer t\1\1",
