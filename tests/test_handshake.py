@@ -10,7 +10,10 @@ import trio
 import trio.testing
 import trustme
 
-from tests.tls_support import (
+from trio_smtp import Config, Session, SMTPServer
+from trio_smtp.testing import Client, open_client
+
+from .tls_support import (
     NAME,
     Log,
     agreed,
@@ -21,8 +24,6 @@ from tests.tls_support import (
     server_context,
     shake_hands,
 )
-from trio_smtp import Config, Session, SMTPServer
-from trio_smtp.testing import Client, open_client
 
 CALLS = ["secure TLSv1.3", "mail from a@example.org", "data ESMTPS", "close quit"]
 

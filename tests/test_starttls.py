@@ -10,9 +10,10 @@ import trio
 import trio.testing
 import trustme
 
-from tests.tls_support import NAME, Log, connect, presented, server_context, shake_hands
 from trio_smtp import App, CloseContext, Config, ConnectContext, DataContext, HeloContext, SecureContext, SMTPServer
 from trio_smtp.testing import Client, open_client
+
+from .tls_support import NAME, Log, connect, presented, server_context, shake_hands
 
 #: A man in the middle puts commands behind STARTTLS, to have them read as if the client had sent them through TLS.
 STARTTLS = b"EHLO client.example\r\nSTARTTLS\r\n"
