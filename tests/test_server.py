@@ -120,8 +120,8 @@ async def test_serve_tcp_several_times_in_one_server() -> None:
         addresses = []
         for _ in range(3):
             (listener,) = await nursery.start(partial(server.serve_tcp, host="127.0.0.1", port=0))
-            assert server.listeners[-1] is listener
             addresses.append(listener.socket.getsockname())
+            assert server.listeners[-1] is listener
         assert len(set(addresses)) == 3
         assert addresses[0] == ("127.0.0.1", server.port)  # the first one's
         for address in addresses:

@@ -303,6 +303,7 @@ class SMTPServer:
         self.stats.connections_refused += 1
         logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
         nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else refusal)
+        self._refusals += 1
 
     def _register(self, connection: Connection) -> None:
         """Count it from here on: the task that serves it begins later, and a limit must hold now."""
@@ -346,7 +347,6 @@ class SMTPServer:
             self._leave_host(connection)
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
-        self._refusals += 1
         try:
             # On an implicit-TLS port nothing can be said without a handshake.
             if refusal is not None and not (self.config.implicit_tls or isinstance(stream, trio.SSLStream)):
