@@ -59,6 +59,9 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     with `trio_smtp.plugins.recipient_filter`. Recipients share one file by hard links where the file system has
     them. They all get the message, or none does. Several recipients with one folder get one copy.
 
+    In LMTP, recipients that a handler before this has refused (`DataContext.reject_recipient`) get no copy; when there
+    is nobody else the message is not stored.
+
     Args:
         path: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories
             have the mode 0700, messages 0600. The file system must be a POSIX one.
@@ -79,8 +82,12 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
 
     async def store(ctx: DataContext) -> None:
         unique = _unique_part()
+        recipients = [recipient for recipient in ctx.envelope.rcpt_to if recipient not in ctx.recipient_replies]
+        if not recipients:
+            await ctx.stream.discard()
+            return
         if per_recipient:
-            folders = [root / name for name in dict.fromkeys(map(folder_name, ctx.envelope.rcpt_to))]
+            folders = [root / name for name in dict.fromkeys(map(folder_name, recipients))]
         else:
             folders = [root]
         delivery = _Delivery(folders, f"{unique}.{_host_part()}", create=per_recipient)
