@@ -220,6 +220,7 @@ async def test_more_refusals_at_a_time_than_can_be_said_are_silent(
         clients = [Client(await listener.connect()) for _ in range(4)]
         said = [await client.read_to_end() for client in clients]
         assert said == [b"421 Too many connections\r\n"] * 2 + [b""] * 2
+        await trio.sleep(1.1)  # longer than a client has to go
         assert await Client(await listener.connect()).read_to_end() == b"421 Too many connections\r\n"
         assert listening.stats.connections_refused == 5
         assert listening.stats.replies[421] == 3
