@@ -171,7 +171,7 @@ class Config:
         max_auth_line: The same for AUTH and the lines of its exchange.
         max_data_line: Octets of a message's line, CRLF included; None: no limit.
         max_transactions: Transactions of a connection; None: no limit.
-        command_timeout: For a whole command line.
+        command_timeout: For a whole command line; after twelve times that without a message the session ends.
         data_timeout: Between two blocks of a message.
         min_data_rate: Octets a second, averaged over the data phase after its first minute; 0: off.
         handler_timeout: For the handlers of a phase.

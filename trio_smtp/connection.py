@@ -28,7 +28,7 @@ from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
 from .transport import close_now, farewell
-from .wire import Wire
+from .wire import MAX_WAITING_OCTETS, Wire
 
 if TYPE_CHECKING:
     from .protocol.commands import Syntax
@@ -40,6 +40,8 @@ __all__ = ["Connection"]
 #: For the last words, and for `on_close`, in seconds.
 _LAST_WORDS_LIMIT = 5.0
 _CLOSE_HANDLERS_LIMIT = 30.0
+#: So many times `command_timeout` may pass without a message: else a NOOP now and then would hold a place for ever.
+_PATIENCE = 12
 
 _HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]")
@@ -47,6 +49,7 @@ _BEFORE_TLS = _HELLO | {Verb.NOOP, Verb.RSET, Verb.HELP, Verb.STARTTLS, Verb.QUI
 _NEED_AUTH = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
 
 _IDLE_TIMEOUT = Reply(421, "Timeout waiting for the client", "4.4.2")
+_NO_MESSAGE = Reply(421, "No message for too long", "4.4.2")
 _HANDLER_TIMEOUT = Reply(421, "Timeout in processing", "4.3.0")
 _DRAINING = Reply(421, "Service shutting down", "4.3.2")
 _INTERNAL = Reply(421, "Internal error", "4.3.0")
@@ -70,6 +73,7 @@ class Connection(Wire):
         "_plain_commands",
         "auth_failures",
         "chunk_refusal",
+        "delivered_at",
         "draining",
         "errors",
         "lines",
@@ -96,6 +100,8 @@ class Connection(Wire):
         self.chunk_refusal: Reply | None = None
         #: Octets of such chunks that were thrown away.
         self.swallowed: int = 0
+        #: When the last message was accepted; the connection's beginning before that.
+        self.delivered_at: float = self.opened
         # Commands other than AUTH while authentication is required and missing.
         self._plain_commands = 0
         # What on_secure said after STARTTLS: it answers the next command.
@@ -122,6 +128,7 @@ class Connection(Wire):
             if self._out:
                 await self.flush()
             if not armed:
+                self._lose_patience()
                 self.arm("command", self.config.command_timeout)
                 armed = True
             self._interruptible = idle
@@ -130,6 +137,18 @@ class Connection(Wire):
             if self.lines == 0 and self.framer.peek(1) == b"\x16":
                 self.log(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
+
+    def _lose_patience(self) -> None:
+        """A client that talks and talks, and sends no message, or an octet of one now and then, has had its time.
+
+        Raises:
+            EndSession: It has.
+        """
+        if self._clock() - self.delivered_at > _PATIENCE * self.config.command_timeout and (
+            self.transfer is None or self.transfer.too_slow
+        ):
+            self.log(logging.WARNING, "no message for too long")
+            raise EndSession("timeout", _NO_MESSAGE)
 
     # The life of a session
 
@@ -225,6 +244,10 @@ class Connection(Wire):
                 self.write(reply, enhanced=verb not in _HELLO)
                 if verb is not None:
                     machine.advance(verb, reply.code)
+            if self._out_octets > MAX_WAITING_OCTETS:
+                # Whoever pipelines thousands of commands lets others have their turn in between.
+                await self.flush()
+                await trio.lowlevel.checkpoint()
             if self.machine.closed and self.reason == "cancelled":
                 self.reason = "quit" if verb is Verb.QUIT else "refused"
 

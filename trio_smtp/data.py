@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from .app import Phase
 from .contexts import DataStartContext
 from .outcomes import EndSession
@@ -74,6 +76,7 @@ def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None
     if any(each.code < 400 for each in replies):
         conn.stats.messages_accepted += 1
         conn.errors = 0
+        conn.delivered_at = trio.current_time()
     else:
         conn.stats.messages_refused += 1
     if transfer is not None:

@@ -103,6 +103,12 @@ class Transfer:
         self.reply: Reply | None = None
         self.refused: Mapping[Address, Reply] = {}
 
+    @property
+    def too_slow(self) -> bool:
+        """It has come more slowly than `min_data_rate`, the pauses between its chunks included."""
+        seconds = trio.current_time() - self._began
+        return self.sink.stream.byte_length < self._conn.config.min_data_rate * seconds
+
     async def run(self) -> Reply:
         """Take the whole body, after 354 or with a BDAT that is the first and last; returns the reply."""
         chunks, malformed, whole = await self._first_read()
@@ -183,6 +189,7 @@ class Transfer:
                 self._let_handlers_run()
         finally:
             conn.scope = self._handlers_scope
+            conn.scope.deadline = conn.session_end
         if end is not None:
             raise end
 

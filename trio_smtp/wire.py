@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .server import SMTPServer
     from .stats import Stats
 
-__all__ = ["Activity", "Wire", "host_key"]
+__all__ = ["MAX_WAITING_OCTETS", "Activity", "Wire", "host_key"]
 
 #: What the deadline is for.
 Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy"]
@@ -35,7 +35,7 @@ Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy"
 #: Octets of one receive: with the two a body may have kept back, one chunk.
 RECEIVE_SIZE = MAX_CHUNK - 4
 #: Waiting replies leave before a handler runs when there are so many octets, or the oldest waits so many seconds.
-_MAX_WAITING_OCTETS = 65_536
+MAX_WAITING_OCTETS = 65_536
 _MAX_WAITING_SECONDS = 1.0
 
 
@@ -113,7 +113,7 @@ class Wire:
     def flush_is_due(self) -> bool:
         """Replies have waited long enough: no handler may hold them up."""
         return bool(self._out) and (
-            self._out_octets > _MAX_WAITING_OCTETS or self._clock() - self._out_since > _MAX_WAITING_SECONDS
+            self._out_octets > MAX_WAITING_OCTETS or self._clock() - self._out_since > _MAX_WAITING_SECONDS
         )
 
     def reset_wire(self, stream: trio.abc.Stream) -> None:
