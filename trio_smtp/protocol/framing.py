@@ -125,7 +125,7 @@ class Framer:
         self._mode = _Mode.LINE
         #: The next lines belong to a SASL exchange: only the length rule holds for them.
         self.sasl: bool = False
-        # Lines: skip to the line's end; the error to raise there (None: already raised), and the octets so far.
+        # Lines: skip to the line's end; the error to raise there (True: already raised), and the octets so far.
         self._skipping: ProtocolError | Literal[True] | None = None
         self._dropped = 0
         # Body
@@ -221,14 +221,14 @@ class Framer:
         buffer, start = self._buffer, self._position
         mark = b"\n" if self._normalize else b"\r\n"
         end = buffer.find(mark, start)
-        if end < 0:
-            # Half of a CRLF stays.
-            keep = 1 if buffer.endswith(b"\r") and start < len(buffer) else 0
-            self._dropped += len(buffer) - start - keep
-            self._position = len(buffer) - keep
-            if self._dropped <= MAX_ENDLESS_LINE:
-                return NEED_DATA
+        # Half of a CRLF stays.
+        stop = end if end >= 0 else max(start, len(buffer) - buffer.endswith(b"\r"))
+        self._dropped += stop - start
+        self._position = stop
+        if self._dropped > MAX_ENDLESS_LINE:
             raise ProtocolError("Line without an end", 500, "5.5.2", close=True)
+        if end < 0:
+            return NEED_DATA
         self._position = end + len(mark)
         error, self._skipping = self._skipping, None
         if isinstance(error, ProtocolError):
@@ -293,30 +293,31 @@ class Framer:
         self._at_line_start = wire.endswith(b"\r\n")
         if self._malformed:
             return None
-        problem = self._problem(wire, plain=plain)
-        if problem is not None:
-            self._malformed = True
-            return MalformedBody(problem)
         data = wire[1:] if dotted else wire
         if not plain:
             data = data.replace(b"\r\n.", b"\r\n")
         if self._normalize:
             data = _ANY_NEWLINE.sub(b"\r\n", data)
+        problem = self._problem(wire, data, plain=plain)
+        if problem is not None:
+            self._malformed = True
+            return MalformedBody(problem)
         return BodyChunk(data)
 
-    def _problem(self, wire: bytes, *, plain: bool) -> str | None:
+    def _problem(self, wire: bytes, data: bytes, *, plain: bool) -> str | None:
         if not self._normalize:
             if not plain and _BARE_CR.search(wire):
                 return "a CR without LF"
             if _BARE_LF.search(wire):
                 return "an LF without CR"
-        if self._max_data_line is not None and self._longest_line(wire) > self._max_data_line:
+        # RFC 5321 section 4.5.3.1.6: a dot that was added for transparency does not count.
+        if self._max_data_line is not None and self._longest_line(data) > self._max_data_line:
             return f"a line of more than {self._max_data_line} octets"
         return None
 
-    def _longest_line(self, wire: bytes) -> int:
+    def _longest_line(self, data: bytes) -> int:
         """The longest line that ends or goes on in this piece, its CRLF included."""
-        lengths = [len(line) + 2 for line in wire.split(b"\r\n")]
+        lengths = [len(line) + 2 for line in data.split(b"\r\n")]
         lengths[-1] -= 2
         lengths[0] += self._line_length
         self._line_length = lengths[-1]
