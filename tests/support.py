@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from trio_smtp import App, CloseContext, DataContext, Reply
+from trio_smtp import App, CloseContext, Config, DataContext, Reply, SMTPServer
 from trio_smtp.testing import Client
 
 #: A small message, as it is handed to a handler.
@@ -82,3 +86,32 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return trio.current_time() - self._start
+
+
+def slack(timeout: float) -> float:
+    """How late a deadline may be, in seconds."""
+    return min(1.0, timeout / 4)
+
+
+def in_time(watch: Stopwatch, timeout: float) -> bool:
+    """Not early, and not too late."""
+    return timeout <= round(watch.seconds, 6) <= timeout + slack(timeout)
+
+
+async def says(client: Client, code: int, enhanced: str, text: str = "") -> bool:
+    """The last words of the server, and nothing after them."""
+    reply = await client.read_reply()
+    return reply.code == code and reply.enhanced in (enhanced, None) and text in reply.text and await closed(client)
+
+
+@asynccontextmanager
+async def raw_client(app: App, **changes: Any) -> AsyncIterator[Client]:
+    """A client that has not read the greeting."""
+    async with trio.open_nursery() as nursery:
+        server = SMTPServer(app, Config(hostname="mx.example", **changes))
+        ours, theirs = trio.testing.memory_stream_pair()
+        client = Client(ours)
+        client.server = server
+        client.session = await nursery.start(server.serve_stream, theirs)
+        yield client
+        await client.aclose()
