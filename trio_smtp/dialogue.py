@@ -158,9 +158,10 @@ async def _starttls(conn: Connection, command: Command) -> None:
     if stale:
         # A man in the middle may have put it there to have it read as if it came through TLS.
         logger.warning("session=%s %d octets after STARTTLS were thrown away", session.id, stale)
+    # Before the 220 leaves: there is no moment in which a client has TLS and its words from before it still count.
+    conn.forget_dialogue()
     await conn.flush()
     await handshake(conn)
-    conn.forget_dialogue()
     conn.machine.advance(Verb.HANDSHAKE, 220)
     conn.refusal = await after_handshake(conn)
 
