@@ -144,6 +144,11 @@ def test_what_mail_asks_of_dsn(line: str, values: dict[str, object]) -> None:
             id="RFC 3461 4.2: xtext, the type in any case",
         ),
         pytest.param(
+            "RCPT TO:<a@b.example> ORCPT=rfc822;+C3+BC@b.example",
+            DSNRecipient((), ("rfc822", "\xfc@b.example")),
+            id="RFC 3461 4.2: UTF-8 as xtext, as Postfix sends it",
+        ),
+        pytest.param(
             "RCPT TO:<a@b.example> ORCPT=x400;/C+3Dus/",
             DSNRecipient((), ("x400", "/C=us/")),
             id="RFC 3461 4.2: another type",
@@ -213,7 +218,7 @@ def test_what_mail_may_not_ask_of_dsn(parameters: str) -> None:
         pytest.param("ORCPT=r@c;a@b.example", id="RFC 3461 4.2: the type is an atom"),
         pytest.param("ORCPT=rfc822;a+b@c.example", id="RFC 3461 4.2: no xtext"),
         pytest.param("ORCPT=rfc822;a+0Ab", id="RFC 3461 4.2: not printable"),
-        pytest.param("ORCPT=rfc822;+C3+BC@b.example", id="RFC 3461 4.2: not ASCII"),
+        pytest.param("ORCPT=rfc822;+C3@b.example", id="RFC 3461 4.2: neither ASCII nor UTF-8"),
         pytest.param("ORCPT=rfc822;a ORCPT=rfc822;a", id="RFC 3461 4.2: twice"),
         pytest.param(f"ORCPT=rfc822;{'x' * 494}", id="RFC 3461 4.2: 501 characters"),
         pytest.param("ORCPT=utf-8;a+b@c.example", id="RFC 6533 3: a bare plus sign"),

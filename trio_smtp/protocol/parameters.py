@@ -230,9 +230,8 @@ def parse_orcpt(value: str | bool) -> tuple[str, str]:
             raise ValueError("not a valid utf-8 address")
         address = _EMBEDDED.sub(_embedded_character, encoded)
     else:
+        # Postfix sends the UTF-8 of an internationalized address as the xtext of an rfc822 one.
         address = decode_xtext(encoded)
-        if not address.isascii():
-            raise ValueError("a non-ASCII address is of the type utf-8")
     if not address.isprintable():
         raise ValueError("control characters are not allowed")
     return kind, address
