@@ -317,15 +317,18 @@ class Connection(Wire):
             self.arm("handler", self.config.handler_timeout)
         try:
             await handlers
-            return context.reply
+            reply = context.reply
         except Exception as exc:
-            return outcome(exc, where, self.session)
+            reply = outcome(exc, where, self.session)
         except BaseExceptionGroup as group:
             # Cancelled and KeyboardInterrupt go on; what else was in the group must not be lost from the log.
             handled, rest = group.split(Exception)
             if isinstance(handled, Exception):
                 outcome(handled, where, self.session)
             raise (rest or group) from None
+        # Handlers that made something else of their cancellation are cancelled all the same.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return reply
 
     def begin_transaction_anew(self) -> None:
         """RSET, a HELO, or the end of a message: a handler may keep the old envelope, so it is replaced."""
@@ -382,10 +385,16 @@ class Connection(Wire):
         except Exception as exc:
             logger.error("session=%s closing failed", self.session.id, exc_info=exc)
         finally:
-            await close_now(self._raw)
+            await self._close()
         if self.seen and self.app.handles(Phase.CLOSE):
             await self._run_close_handlers()
         self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
+
+    async def _close(self) -> None:
+        try:
+            await close_now(self._raw)
+        except Exception as exc:
+            logger.error("session=%s closing failed", self.session.id, exc_info=exc)
 
     async def _say_goodbye(self) -> None:
         try:
