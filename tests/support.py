@@ -77,6 +77,13 @@ def logged(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> li
     return [r.getMessage() for r in caplog.records if r.name == "trio_smtp" and r.levelno >= level]
 
 
+def crashes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of crashes; each has its traceback."""
+    records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert all(record.exc_info for record in records)
+    return [record.getMessage() for record in records]
+
+
 class Stopwatch:
     """Virtual seconds since it was made."""
 
