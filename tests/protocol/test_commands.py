@@ -69,11 +69,15 @@ def fault(line: bytes, syntax: Syntax) -> ProtocolError | None:
         pytest.param(
             "VRFY ü smtputf8".encode(), Command(Verb.VRFY, "ü", name="VRFY"), id="RFC 6531 3.7.4.2 the keyword behind"
         ),
+        pytest.param(
+            "EXPN ü b SMTPUTF8".encode(), Command(Verb.EXPN, "ü b", name="EXPN"), id="RFC 6531 3.7.4.2 several words"
+        ),
         pytest.param(b"VRFY SMTPUTF8", Command(Verb.VRFY, "SMTPUTF8", name="VRFY"), id="a user of that name"),
         pytest.param(b"AUTH PLAIN", Command(Verb.AUTH, "PLAIN", name="AUTH"), id="RFC 4954 4"),
         pytest.param(b"AUTH PLAIN AGEAYg==", Command(Verb.AUTH, "PLAIN AGEAYg==", name="AUTH"), id="initial response"),
         pytest.param(b"AUTH  PLAIN  =", Command(Verb.AUTH, " PLAIN  =", name="AUTH"), id="AUTH and spaces"),
         pytest.param(b"BDAT 0", Command(Verb.BDAT, "0", size=0, name="BDAT"), id="RFC 3030 2 an empty chunk"),
+        pytest.param(b"BDAT 1234567", Command(Verb.BDAT, "1234567", size=1_234_567, name="BDAT"), id="not the last"),
         pytest.param(b"BDAT 99 last", Command(Verb.BDAT, "99 last", size=99, last=True, name="BDAT"), id="RFC 3030 2"),
         pytest.param(
             b"BDAT " + b"9" * 20, Command(Verb.BDAT, "9" * 20, size=10**20 - 1, name="BDAT"), id="a chunk of any size"

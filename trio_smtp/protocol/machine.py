@@ -104,7 +104,9 @@ _UNCONDITIONAL = frozenset({Verb.END_OF_AUTH, Verb.END_OF_DATA})
 _CLOSING = frozenset({221, 421, 521})
 
 #: After these, what an earlier transaction refused is forgotten.
-_NEW_TRANSACTION = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO, Verb.MAIL, Verb.RSET, Verb.END_OF_DATA, Verb.HANDSHAKE})
+_NEW_TRANSACTION = frozenset(
+    {Verb.HELO, Verb.EHLO, Verb.LHLO, Verb.MAIL, Verb.RSET, Verb.END_OF_DATA, Verb.HANDSHAKE, Verb.XCLIENT}
+)
 
 _IN_TRANSACTION = frozenset({State.MAIL, State.RCPT, State.DATA, State.BDAT})
 
@@ -183,9 +185,9 @@ class Machine:
             self.state = TRANSITIONS[self.state][verb]
             if verb in _NEW_TRANSACTION:
                 self._mail_refused = self._recipients_refused = False
-        elif verb is Verb.MAIL:
+        elif verb is Verb.MAIL and not self.in_transaction:
             self._mail_refused = True
-        elif verb is Verb.RCPT:
+        elif verb is Verb.RCPT and (self._mail_refused or verb in TRANSITIONS[self.state]):
             self._recipients_refused = True
 
     def close(self) -> None:
