@@ -48,8 +48,9 @@ def make_context(settings: Mapping[str, Any], where: str, directory: Path) -> ss
         CommandError: It cannot be made of that.
     """
     if "tls_cert" not in settings:
-        if not settings.get("tls_self_signed"):
-            raise CommandError(f"{where}{', '.join(settings)} needs tls_cert")
+        for option in settings:
+            if option != "tls_self_signed":
+                raise CommandError(f"{where}{option} needs tls_cert")
         return _self_signed()
     if settings.get("tls_self_signed"):
         raise CommandError(f"{where}tls_self_signed contradicts tls_cert")
