@@ -261,6 +261,30 @@ def test_fault(line: bytes, code: int, enhanced: str) -> None:
     assert error.verb is (None if code == 500 else VERBS[name])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"BDAT 5\tLAST", id="a tab"),
+        pytest.param(b"bdat 5\0", id="NUL"),
+        pytest.param(b"BDAT\t5", id="a tab after the verb"),
+        pytest.param(b"BDAT \xff", id="no UTF-8"),
+        pytest.param("BDAT 5 ü".encode(), id="not ASCII"),
+    ],
+)
+def test_a_bdat_that_cannot_be_read_closes(line: bytes) -> None:
+    """RFC 3030 section 2: nobody knows where the octets that follow it end."""
+    error = fault(line, FULL)
+    assert error is not None
+    assert (error.code, error.enhanced, error.close) == (521, "5.5.4", True)
+
+
+@pytest.mark.parametrize("line", [b"BDATX\0", b"XBDAT 5\0", b"NOOP BDAT 5\0"])
+def test_what_is_no_bdat_does_not(line: bytes) -> None:
+    error = fault(line, FULL)
+    assert error is not None
+    assert (error.code, error.enhanced, error.close) == (500, "5.5.2", False)
+
+
 def test_what_is_not_ascii_needs_smtputf8_in_parameters_too() -> None:
     error = fault("MAIL FROM:<a@x> FOO=ü".encode(), LENIENT)
     assert error is not None
