@@ -134,6 +134,9 @@ class Connection(Wire):
             self._interruptible = idle
             await self.receive()
             self._interruptible = False
+            if self.draining and idle:
+                # The drain has cancelled the scope, and these octets were quicker: nothing could be answered any more.
+                raise EndSession("drained", _DRAINING)
             if self.lines == 0 and self.framer.peek(1) == b"\x16":
                 self.log(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
