@@ -65,8 +65,8 @@ async def test_a_header_says_who_it_is(header: bytes, monkeypatch: pytest.Monkey
 async def test_what_follows_the_header_is_the_clients(header: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     app, _ = noting_app()
     async with front(app, monkeypatch, **TRUST) as there:
-        client = await there.connect(first=header + b"EHLO x\r\nNOOP\r\nQUIT\r\n")
-        assert [(await client.read_reply()).code for _ in range(4)] == [220, 250, 250, 221]
+        client = await there.connect(first=header + b"EHLO x\r\nNOOP\r\n")
+        assert [(await client.read_reply()).code for _ in range(3)] == [220, 250, 250]
 
 
 @pytest.mark.parametrize("header", [pytest.param(V1, id="v1"), pytest.param(V2, id="v2")])
