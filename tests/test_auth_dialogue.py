@@ -302,6 +302,16 @@ async def test_an_oauth_refusal_tells_why_before_it(name: str, answer: str) -> N
         assert status(await client.command(answer)) == (535, "5.7.8")
 
 
+async def test_a_client_that_leaves_when_it_is_told_why_was_refused_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(auth_failure_delay=4) as client:
+        watch = Stopwatch()
+        assert (await client.command(f"AUTH XOAUTH2 {way_in('XOAUTH2', token=WRONG)[0]}")).code == 334
+        assert watch.seconds == 4
+    assert client.server.stats.auth_failures == 1
+
+
 async def test_a_handler_sets_the_oauth_challenge() -> None:
     async with connected(auth_app("mail")) as client:
         # RFC 7628 section 4.3: no token at all asks what one would have to be for.

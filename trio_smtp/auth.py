@@ -82,17 +82,15 @@ async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply
     reply = await conn.phase(Phase.AUTH, context)
     if reply.code >= 400 or not context.accepted:
         reply = reply if reply.code >= 400 else _NOBODY_ACCEPTED
-        if mechanism.oauth and reply.code >= 500:
-            # RFC 7628 section 3.2.2: the client is told why, answers something, and is refused then.
-            await _ask(conn, json.dumps(dict(context.oauth_challenge)).encode())
-        return await _refused(conn, mechanism, reply)
+        why = json.dumps(dict(context.oauth_challenge)).encode() if mechanism.oauth else None
+        return await _refused(conn, mechanism, reply, why)
     session.user, session.authenticated = context.user, True
     conn.syntax = conn.server.offer.syntax(session)
     conn.stats.auth_successes += 1
     return reply
 
 
-async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply) -> Reply:
+async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply, why: bytes | None = None) -> Reply:
     """A refusal costs the client time, and in the end the connection."""
     conn.stats.auth_failures += 1
     if reply.code < 500 and reply.code != 421:
@@ -102,6 +100,9 @@ async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply) -> Repl
     conn.log(logging.WARNING, "authentication refused", f"mechanism={mechanism.name} failures={conn.auth_failures}")
     if conn.config.auth_failure_delay:
         await conn.pause(conn.config.auth_failure_delay * 2 ** (conn.auth_failures - 1))
+    if why is not None and reply.code >= 500:
+        # RFC 7628 section 3.2.2: the client is told why, answers something, and is refused then. Some just leave.
+        await _ask(conn, why)
     if conn.auth_failures >= conn.config.max_auth_failures:
         raise EndSession("abuse", _TOO_MANY_FAILURES)
     return reply
