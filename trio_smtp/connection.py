@@ -256,18 +256,18 @@ class Connection(Wire):
 
     def admit(self, verb: Verb) -> None:
         """Order first, then what must come before."""
-        self.machine.check(verb)
         config, session = self.config, self.session
+        stranger = config.auth_required and not session.authenticated
+        if stranger and verb is not Verb.AUTH and config.max_unauthenticated_commands is not None:
+            self._plain_commands += 1
+            if self._plain_commands > config.max_unauthenticated_commands:
+                self.log(logging.WARNING, "too many commands without authentication")
+                raise EndSession("abuse", _TOO_MANY_COMMANDS)
+        self.machine.check(verb)
         if config.starttls_required and not session.secure and verb not in _BEFORE_TLS:
             raise ProtocolError("Must issue a STARTTLS command first", 530, "5.7.0", counted=False)
-        if config.auth_required and not session.authenticated:
-            if verb in _NEED_AUTH:
-                raise ProtocolError(config.auth_required_message, 530, "5.7.0", counted=False)
-            if verb is not Verb.AUTH and config.max_unauthenticated_commands is not None:
-                self._plain_commands += 1
-                if self._plain_commands > config.max_unauthenticated_commands:
-                    self.log(logging.WARNING, "too many commands without authentication")
-                    raise EndSession("abuse", _TOO_MANY_COMMANDS)
+        if stranger and verb in _NEED_AUTH:
+            raise ProtocolError(config.auth_required_message, 530, "5.7.0", counted=False)
 
     async def _fault(self, exc: ProtocolError, line: bytes) -> Reply:
         """The reply to what the peer did wrong, and what it costs.

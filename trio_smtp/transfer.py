@@ -63,8 +63,8 @@ class ClientClock:
         self._seconds = 0.0
         self._octets = 0
 
-    async def receive(self) -> None:
-        """Receive more of the body.
+    async def receive(self) -> int:
+        """Receive more of the body; returns how many octets came.
 
         Raises:
             EndSession: The client is gone, or sends too slowly.
@@ -73,11 +73,13 @@ class ClientClock:
         await conn.flush()
         conn.arm("data", conn.config.data_timeout)
         before = trio.current_time()
-        self._octets += await conn.receive()
+        octets = await conn.receive()
+        self._octets += octets
         self._seconds += trio.current_time() - before
         if self._seconds > _RATE_GRACE and self._octets < conn.config.min_data_rate * self._seconds:
             conn.log(logging.WARNING, "the message comes too slowly")
             raise EndSession("timeout", _TOO_SLOW)
+        return octets
 
 
 class Transfer:
@@ -97,6 +99,7 @@ class Transfer:
         self._handlers_left = conn.config.handler_timeout
         self._handlers_done = trio.Event()
         self._began = trio.current_time()
+        self._malformed = False
         # What was wrong with the message when the handlers had ended.
         self._error: Exception | None = None
         self.sink: MessageSink = MessageSink(1, conn.config.max_message_size)
@@ -118,6 +121,7 @@ class Transfer:
         for chunk in chunks:
             sink.put_nowait(chunk)
         if malformed is not None:
+            self._malformed = True
             sink.fail(MessageMalformed(malformed))
         if whole:
             sink.end()
@@ -217,20 +221,22 @@ class Transfer:
         """
         conn, sink = self._conn, self.sink
         bound = discard_bound(conn)
-        while True:
+        while sink.dropped <= bound:
             event = conn.framer.next_event()
             if event is NEED_DATA:
-                await self._clock.receive()
+                octets = await self._clock.receive()
+                if self._malformed:
+                    sink.dropped += octets  # the framer hands on no more of it
             elif isinstance(event, BodyChunk):
                 if not sink.put_nowait(event.data):
                     await self._make_room(event.data)
-                if sink.dropped > bound:
-                    conn.log(logging.WARNING, "too much of a refused message")
-                    raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
             elif isinstance(event, EndOfBody):
                 return
             elif isinstance(event, MalformedBody):
+                self._malformed = True
                 sink.fail(MessageMalformed(event.reason))
+        conn.log(logging.WARNING, "too much of a refused message")
+        raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
 
     async def _make_room(self, chunk: bytes) -> None:
         """The channel is full."""
