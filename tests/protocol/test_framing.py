@@ -251,3 +251,14 @@ def test_the_buffer_is_bounded(wire: bytes, normalize: bool) -> None:
     receive_size = MAX_CHUNK - 4
     _, most = converse(wire, range(0, len(wire), receive_size), normalize=normalize)
     assert most <= receive_size + 96
+
+
+@pytest.mark.parametrize("line", [b"BDAT 5\n", b"bdat 5 LAST\n", b"BDAT 5" + b" " * 2100 + b"\r\n"])
+def test_a_refused_bdat_line_closes(line: bytes) -> None:
+    # What follows it are octets of a message: they must not be read as commands.
+    framer = Framer()
+    framer.feed(line + b"RSET\n\r\nNOOP\r\n")
+    with pytest.raises(ProtocolError) as refused:
+        framer.next_event()
+    assert refused.value.code == 500
+    assert refused.value.close

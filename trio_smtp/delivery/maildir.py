@@ -86,10 +86,8 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
         if not recipients:
             await ctx.stream.discard()
             return
-        if per_recipient:
-            folders = [root / name for name in dict.fromkeys(map(folder_name, recipients))]
-        else:
-            folders = [root]
+        names = dict.fromkeys(map(folder_name, recipients))
+        folders = [root / name for name in names] if per_recipient else [root]
         delivery = _Delivery(folders, f"{unique}.{_host_part()}", create=per_recipient)
         await _deliver(ctx, delivery, root)
         ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")

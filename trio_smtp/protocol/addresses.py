@@ -104,8 +104,8 @@ def split_path(text: str, *, strict: bool = True) -> tuple[str, str] | None:
         return None
     if strict or not text:
         return None
-    inside, _, rest = text.partition(" ")
-    return inside, f" {rest}" if rest else ""
+    inside = text.partition(" ")[0]
+    return inside, text[len(inside) :]
 
 
 def _unicode_domain(domain: str) -> str | None:

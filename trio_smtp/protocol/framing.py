@@ -192,7 +192,9 @@ class Framer:
             end = buffer.find(b"\r\n", start) + 1 or -1
         length = (end + 1 if end >= 0 else len(buffer)) - start
         if length > self._max_line and length > self._line_limit():
-            return self._begin_skipping(ProtocolError("Line too long", 500, "5.5.6" if self._in_auth() else "5.5.2"))
+            enhanced = "5.5.6" if self._in_auth() else "5.5.2"
+            error = ProtocolError("Line too long", 500, enhanced, close=self._begins_with(b"BDAT"))
+            return self._begin_skipping(error)
         if end < 0:
             return NEED_DATA
         self._position = end + 1
@@ -200,13 +202,18 @@ class Framer:
             return Line(buffer[start : end - 1])
         if self._normalize:
             return Line(buffer[start:end])
-        # Told at once: a client that ends its lines with LF would wait for ever for its reply.
+        # Told at once: a client that ends its lines with LF would wait for ever for its reply. Behind a BDAT come
+        # octets that are no commands, and where they end cannot be known from a line that is refused.
+        chunk = buffer[start : start + 4].upper() == b"BDAT"
         self._skipping = True
         self._dropped = length
-        raise ProtocolError("A line ends with CRLF, never with LF alone", 500, "5.5.2")
+        raise ProtocolError("A line ends with CRLF, never with LF alone", 500, "5.5.2", close=chunk)
+
+    def _begins_with(self, verb: bytes) -> bool:
+        return self._buffer[self._position : self._position + 4].upper() == verb
 
     def _in_auth(self) -> bool:
-        return self.sasl or self._buffer[self._position : self._position + 4].upper() == b"AUTH"
+        return self.sasl or self._begins_with(b"AUTH")
 
     def _line_limit(self) -> int:
         return max(self._max_line, self._max_auth_line) if self._in_auth() else self._max_line
