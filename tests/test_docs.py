@@ -1,0 +1,233 @@
+"""The documentation is true: the names it gives exist, its code runs, its pages are up to date."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import trio_smtp
+
+from .conftest import CertificateFiles
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+
+# What the session objects, handlers and options of the peers are made of: none may be missing from the page.
+SMTP_SERVER = """
+    onConnect onSecure onAuth onMailFrom onRcptTo onData onClose id secure servername localAddress localPort
+    remoteAddress remotePort clientHostname openingCommand hostNameAppearsAs xClient xForward transmissionType
+    tlsOptions standardName user transaction envelope mailFrom rcptTo bodyType smtpUtf8 requireTLS dsn ret envid
+    notify orcpt error address args method username password accessToken challenge challengeResponse
+    validatePassword data byteLength sizeExceeded needsUpgrade key cert ca sniOptions SNICallback name banner
+    heloResponse size hideSize hidePIPELINING hide8BITMIME hideSMTPUTF8 hideSTARTTLS hideENHANCEDSTATUSCODES hideDSN
+    hideREQUIRETLS authMethods authOptional allowInsecureAuth authRequiredMessage disabledCommands maxClients
+    maxAllowedUnauthenticatedCommands useXClient useXForward useProxy ignoredHosts disableReverseLookup resolver
+    socketTimeout closeTimeout lmtp logger listen close updateSecureContext connections responseCode
+"""
+FUMI = """
+    Fumi use Plugin Middleware next onConnect onAuth onMailFrom onRcptTo onData onClose listen close session reject
+    accept credentials method username password validatePassword address args stream sizeExceeded SMTPError Session
+    Envelope denylist logger maxSize rcptFilter requireTls senderBlock
+"""
+BUN_SMTP = (
+    "DataStream byteLength sizeExceeded bodyType hideDSN hideREQUIRETLS hideENHANCEDSTATUSCODES updateSecureContext"
+)
+AIOSMTPD = """
+    handle_HELO handle_EHLO handle_AUTH handle_MAIL handle_RCPT handle_DATA handle_VRFY handle_RSET handle_NOOP
+    handle_QUIT handle_STARTTLS handle_PROXY handle_exception smtp_EXPN auth_MECHANISM auth_mechanism peer ssl
+    host_name extended_smtp authenticated auth_data login_data loop proxy_data mail_from mail_options rcpt_tos
+    rcpt_options content original_content smtp_utf8 handler data_size_limit enable_SMTPUTF8 decode_data hostname
+    server_hostname ident tls_context require_starttls timeout auth_required auth_require_tls auth_exclude_mechanism
+    authenticator auth_callback AuthResult LoginPassword command_call_limit proxy_protocol_timeout line_length_limit
+    local_part_limit LMTP Controller start stop ssl_context ready_timeout UnixSocketController unix_socket
+"""
+
+
+@attrs.frozen
+class Row:
+    """A row of a table, in the section of its page."""
+
+    section: str
+    cells: tuple[str, ...]
+
+    def names(self, column: int) -> list[str]:
+        """What stands in backticks."""
+        return re.findall(r"`([^`]+)`", self.cells[column])
+
+
+def rows(page: str) -> Iterator[Row]:
+    """The rows of all tables of a page, their heads left out."""
+    section, head = "", True
+    for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        if not line.startswith("|"):
+            head = True
+        elif re.fullmatch(r"[|-]+", line):
+            head = False
+        elif not head:
+            yield Row(section, tuple(cell.strip() for cell in line[1:-1].split(" | ")))
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a public one of trio_smtp, or an attribute of one, or a name in one of its modules."""
+    if name.startswith("trio_smtp."):
+        module, _, name = name.rpartition(".")
+        return name in importlib.import_module(module).__all__
+    first, *rest = name.split(".")
+    if first not in trio_smtp.__all__:
+        return False
+    found = getattr(trio_smtp, first)
+    # Attributes that __init__ makes are known by their documentation alone.
+    return not rest or hasattr(found, rest[0]) or re.search(rf"^ +{rest[0]}: ", found.__doc__, re.MULTILINE) is not None
+
+
+MIGRATING = list(rows("migrating.md"))
+
+
+@pytest.mark.parametrize("row", MIGRATING, ids=lambda row: f"{row.section}: {row.cells[0]}")
+def test_what_it_is_called_here_exists(row: Row) -> None:
+    theirs, ours, remark = row.cells
+    assert re.search("`|^[a-z]", theirs)
+    if ours == "none":
+        assert remark
+        return
+    assert row.names(1)
+    assert [name for name in row.names(1) if not exists(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ("nodemailer's smtp-server", SMTP_SERVER),
+        ("bun-smtp", BUN_SMTP),
+        ("Fumi", FUMI),
+        ("aiosmtpd", AIOSMTPD),
+    ],
+)
+def test_nothing_of_theirs_is_missing(section: str, names: str) -> None:
+    shown = " ".join(row.cells[0] for row in MIGRATING if row.section == section)
+    assert set(names.split()) - set(re.findall(r"\w+", shown)) == set()
+
+
+def test_every_field_of_ours_that_a_client_fills_is_named_somewhere() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES.values())
+    fields = [
+        f"{each.__name__}.{field.name}"
+        for each in (trio_smtp.Session, trio_smtp.Envelope, trio_smtp.ProxyHeader)
+        for field in attrs.fields(each)
+    ]
+    assert [field for field in fields if f"`{field}`" not in text and field not in UNNAMED] == []
+
+
+#: Told by their classes' documentation alone.
+UNNAMED = {"Session.auth_mechanism", "Session.lmtp"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_in_backticks_exist(page: str) -> None:
+    text = re.sub(r"```.*?```", "", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL)
+    classes = "|".join(name for name in trio_smtp.__all__ if name[0].isupper())
+    tables = re.sub(r"(?m)^\| (.*?) \| ", "", text)  # the first column is of other projects
+    wrong = [name for name in re.findall(rf"`((?:{classes})\.\w+)`", tables) if not exists(name)]
+    assert wrong == []
+
+
+def test_a_name_that_is_not_there_is_noticed() -> None:
+    assert exists("Session.tls")
+    assert exists("SMTPServer.stats")
+    assert exists("trio_smtp.plugins.denylist")
+    assert not exists("Session.nothing")
+    assert not exists("SMTPServer.nothing")
+    assert not exists("Nothing")
+    assert not exists("trio_smtp.plugins.nothing")
+
+
+@attrs.frozen
+class Block:
+    """A block of Python in a page."""
+
+    name: str
+    code: str
+
+
+def blocks() -> Iterator[Block]:
+    for page, path in PAGES.items():
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            yield Block(f"{page}:{text[: match.start()].count(chr(10)) + 1}", match[1])
+
+
+BLOCKS = list(blocks())
+
+
+@pytest.fixture
+def office(
+    tmp_path: Path, certificate_files: CertificateFiles, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Works in a directory that has the files a block of code names."""
+    monkeypatch.chdir(tmp_path)
+
+    def furnish(code: str) -> None:
+        for name in re.findall(r'"([\w-]+\.(?:pem|key))"', code):
+            source = certificate_files.key if "key" in name else ca_file if "ca" in name else certificate_files.cert
+            shutil.copy(source, name)
+        if "password_file(" in code:
+            Path("users").touch(mode=0o600)
+
+    return furnish
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_the_code_runs(block: Block, office: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[Any, ...]] = []
+    run = trio.run
+
+    def run_unless_it_serves(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if function is trio_smtp.serve:
+            served.append(args)
+            return None
+        return run(function, *args, **kwargs)
+
+    monkeypatch.setattr(trio, "run", run_unless_it_serves)
+    office(block.code)
+    exec(compile(block.code, block.name, "exec"), {"__name__": "__main__"})
+    assert len(served) == block.code.count("trio.run(serve, ")
+    assert all(isinstance(app, trio_smtp.App) and isinstance(config, trio_smtp.Config) for app, config in served)
+
+
+def test_links_lead_somewhere() -> None:
+    wrong = [
+        f"{page}: {target}"
+        for page, path in PAGES.items()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert wrong == []
+
+
+def test_every_page_is_linked() -> None:
+    linked = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert [
+        path.name for path in DOCS.glob("*.md") if path.name != "README.md" and f"]({path.name})" not in linked
+    ] == []
+
+
+def test_the_state_machine_is_up_to_date() -> None:
+    script = runpy.run_path(str(DOCS / "print_state_machine.py"))
+    assert (DOCS / "state-machine.md").read_text(encoding="utf-8") == script["page"]()
+
+
+def test_the_state_machine_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(DOCS / "print_state_machine.py"), run_name="__main__")
+    assert capsys.readouterr().out == (DOCS / "state-machine.md").read_text(encoding="utf-8")
