@@ -184,7 +184,8 @@ async def _swallow(conn: Connection, size: int) -> None:
             await clock.receive()
         elif isinstance(event, EndOfBody):
             return
-        elif isinstance(event, BodyChunk):
+        else:
+            assert isinstance(event, BodyChunk)
             conn.swallowed += len(event.data)
             if conn.swallowed > bound:
                 raise EndSession("abuse", TOO_LARGE)
