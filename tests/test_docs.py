@@ -33,6 +33,7 @@ SMTP_SERVER = """
     hideREQUIRETLS authMethods authOptional allowInsecureAuth authRequiredMessage disabledCommands maxClients
     maxAllowedUnauthenticatedCommands useXClient useXForward useProxy ignoredHosts disableReverseLookup resolver
     socketTimeout closeTimeout lmtp logger listen close updateSecureContext connections responseCode
+    rejectOversized maxRecipients maxCommandLength lenientAddressParsing pfx authcid authzid isWizard
 """
 FUMI = """
     Fumi use Plugin Middleware next onConnect onAuth onMailFrom onRcptTo onData onClose listen close session reject
