@@ -362,3 +362,17 @@ async def test_an_aborted_handler_keeps_its_envelope() -> None:
         await client.send_bytes(b"BDAT 1\r\nxRSET\r\nNOOP\r\n")
         assert [(await client.read_reply()).code for _ in range(3)] == [250] * 3
     assert senders == ["a@example.org 1"]
+
+
+async def test_a_client_may_vanish_before_its_reply(autojump_clock: trio.testing.MockClock) -> None:
+    """The message was whole: it is taken, and not called incomplete."""
+    app, ends = aborted_app()
+    closes = note_closes(app)
+    async with open_client(app) as client:
+        await start_transaction(client)
+        await client.send_bytes(b"BDAT 3\r\noneBDAT 3 LAST\r\ntwo")
+        await client.aclose()
+        await trio.sleep(1)
+        stats = client.server.stats
+        assert (stats.messages_accepted, stats.messages_incomplete) == (1, 0)
+    assert (ends, closes) == (["6 octets"], ["lost"])

@@ -190,6 +190,10 @@ async def test_an_available_that_crashes_costs_only_the_extension(caplog: pytest
     assert any("XCRASH: available failed" in line for line in logged(caplog))
 
 
+def test_without_a_condition_an_extension_is_there_for_all() -> None:
+    assert ETRN.offered(Session())
+
+
 async def test_a_parser_that_crashes_ends_its_session_only(caplog: pytest.LogCaptureFixture) -> None:
     def crash(value: str | bool) -> object:
         raise KeyError("secret")
