@@ -149,7 +149,8 @@ class Transfer:
                 chunks.append(event.data)
             elif isinstance(event, EndOfBody):
                 return chunks, malformed, True
-            elif isinstance(event, MalformedBody):
+            else:
+                assert isinstance(event, MalformedBody)
                 malformed = event.reason
 
     # The handlers
@@ -232,7 +233,8 @@ class Transfer:
                     await self._make_room(event.data)
             elif isinstance(event, EndOfBody):
                 return
-            elif isinstance(event, MalformedBody):
+            else:
+                assert isinstance(event, MalformedBody)
                 self._malformed = True
                 sink.fail(MessageMalformed(event.reason))
         conn.log(logging.WARNING, "too much of a refused message")
