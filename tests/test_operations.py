@@ -1,0 +1,50 @@
+"""The server of docs/operations.md takes the listeners that a service manager hands it, and drains."""
+
+from __future__ import annotations
+
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Puts the listener where it is expected, and becomes the server.
+_LIKE_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, sys.argv[2]])
+"""
+
+
+def test_the_server_with_socket_activation(tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "operations.md").read_text("utf-8"), re.DOTALL)
+    assert code is not None
+    script = tmp_path / "server.py"
+    script.write_text(code[1], "utf-8")
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LIKE_SYSTEMD, str(listener.fileno()), str(script)],
+            env={"LISTEN_FDS": "1", "STATE_DIRECTORY": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            pass_fds=[listener.fileno()],
+            stderr=subprocess.PIPE,
+        )
+        with process:
+            try:
+                # Connections wait in the backlog until the server is there.
+                with smtplib.SMTP("127.0.0.1", listener.getsockname()[1], timeout=30) as client:
+                    client.sendmail("a@example.org", ["b@example.com"], b"Subject: hello\r\n\r\nIt works.\r\n")
+                    process.send_signal(signal.SIGTERM)
+                    status, text = client.getreply()
+                assert (status, text) == (421, b"4.3.2 Service shutting down")
+                _, errors = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert (process.returncode, errors) == (0, b"")
+    (message,) = (tmp_path / "incoming" / "new").iterdir()
+    assert message.read_bytes().endswith(b"Subject: hello\r\n\r\nIt works.\r\n")
