@@ -244,7 +244,8 @@ class Offer:
 
     def mechanisms(self, session: Session) -> dict[str, Mechanism]:
         """The mechanisms this session may use now, or could if it had not authenticated already."""
-        if not self._mechanisms or not (session.secure or self._config.allow_insecure_auth):
+        plaintext = self._config.allow_insecure_auth and not self._config.starttls_required
+        if not self._mechanisms or not (session.secure or plaintext):
             return {}
         context = self.sasl_context(session)
         return {name: mechanism for name, mechanism in self._mechanisms.items() if mechanism.usable(context)}

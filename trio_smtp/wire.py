@@ -234,11 +234,12 @@ class Wire:
             logger.debug("session=%s %s: %s", self.session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
 
     def _masked(self, line: bytes) -> bytes:
-        """A line that may hold a secret, without it: AUTH, its exchange, and what is no command at all."""
+        """A line that may hold a secret, without it: AUTH, and what is no command at all.
+
+        The lines of an AUTH exchange do not come here.
+        """
         words = line.split(b" ")
         verb = words[0].strip().upper()
-        if self.framer.sasl:
-            return b"***"
         if verb == b"AUTH":
             # A client may forget the mechanism: the word after AUTH is a secret then.
             known = [word for word in words[1:2] if word.decode("ascii", "replace").upper() in MECHANISMS]
