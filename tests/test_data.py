@@ -220,7 +220,8 @@ async def read_little(ctx: DataContext) -> None:
 
 
 HANDLERS: list[Handler] = [
-    take, take_slowly, leave, leave_early, leave_after_a_while, refuse, refuse_at_the_end, swallow, give_up, read_little,
+    take, take_slowly, leave, leave_early, leave_after_a_while,
+    refuse, refuse_at_the_end, swallow, give_up, read_little,
 ]  # fmt: skip
 
 PIECES = [b"\r\n", b".", b"\r\n.\r\n", b"\r", b"\n", b"text", b"QUIT\r\n", b"x" * 1000, b"\x00\xff"]

@@ -70,7 +70,12 @@ def _run(words: list[str]) -> int:
         app, what = _load_app(name), f"Serving {name}"
     else:
         app, what = _maildir_app(_DEFAULT_MAILDIR if directory is None else directory, configs)
-    return trio.run(_serve_all, app, configs, what)
+    # One that comes when serving has ended is delivered then, and would end the process in its own way.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        return trio.run(_serve_all, app, configs, what)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class _Version(argparse.Action):
