@@ -197,6 +197,7 @@ async def test_a_stream_that_is_encrypted_already_is_secure_from_the_start(
         assert (await client.read_reply()).code == 220
         assert session.secure
         assert (await client.quit()).code == 221
+        await client.aclose()
 
 
 # --- the Received field: RFC 5321 section 4.4 ---
