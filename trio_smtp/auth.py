@@ -20,7 +20,7 @@ from .session import Session
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["authenticate"]
+__all__ = ["ask_handlers", "authenticate"]
 
 _ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
 _NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
@@ -71,31 +71,45 @@ def _mechanism(conn: Connection, name: str) -> Mechanism:
 
 async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply:
     """The exchange, the handlers' word on it, and what a refusal costs."""
-    session = conn.session
     try:
         credentials = await _exchange(conn, mechanism, initial)
     except ProtocolError:
         raise
     except SMTPError as exc:  # the mechanism, or the look-up of a secret, refused
         return await _refused(conn, mechanism, exc.reply)
-    context = AuthContext(session, _ACCEPTED, credentials)
-    reply = await conn.phase(Phase.AUTH, context)
-    if reply.code >= 400 or not context.accepted:
-        reply = reply if reply.code >= 400 else _NOBODY_ACCEPTED
+    reply, context = await ask_handlers(conn, credentials)
+    if reply.code >= 400:
         why = json.dumps(dict(context.oauth_challenge)).encode() if mechanism.oauth else None
         return await _refused(conn, mechanism, reply, why)
-    session.user, session.authenticated = context.user, True
-    conn.syntax = conn.server.offer.syntax(session)
     conn.stats.auth_successes += 1
     return reply
+
+
+async def ask_handlers(conn: Connection, credentials: Credentials) -> tuple[Reply, AuthContext]:
+    """Ask `on_auth`, and let the client in when it accepts; the reply's code tells."""
+    session = conn.session
+    context = AuthContext(session, _ACCEPTED, credentials)
+    reply = await conn.phase(Phase.AUTH, context)
+    if reply.code >= 400:
+        return _as_refusal(reply), context
+    if not context.accepted:
+        return _NOBODY_ACCEPTED, context
+    session.user, session.authenticated = context.user, True
+    conn.syntax = conn.server.offer.syntax(session)
+    return reply, context
+
+
+def _as_refusal(reply: Reply) -> Reply:
+    """The only temporary failure RFC 4954 section 6 knows is 454; 421 closes."""
+    return Reply(454, reply.lines, "4.7.0") if reply.code < 500 and reply.code != 421 else reply
 
 
 async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply, why: bytes | None = None) -> Reply:
     """A refusal costs the client time, and in the end the connection."""
     conn.stats.auth_failures += 1
-    if reply.code < 500 and reply.code != 421:
-        # The only temporary failure RFC 4954 section 6 knows.
-        return Reply(454, reply.lines, "4.7.0")
+    reply = _as_refusal(reply)
+    if reply.code == 454:
+        return reply
     conn.auth_failures += 1
     conn.log(logging.WARNING, "authentication refused", f"mechanism={mechanism.name} failures={conn.auth_failures}")
     if conn.config.auth_failure_delay:

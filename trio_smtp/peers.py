@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .app import Phase
-from .contexts import AuthContext
+from .auth import ask_handlers
 from .extensions import trusts
 from .outcomes import EndSession
 from .protocol.commands import Command, Verb
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["log_in", "read_proxy_header", "resolve_client", "xclient", "xforward"]
 
 _OK = Reply(250, "OK", "2.0.0")
-_ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
-_NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
 _FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
 
 # A last label that is a number would be taken for an address when it is looked up.
@@ -137,15 +134,11 @@ def _port(value: str | None) -> int | None:
 
 async def log_in(conn: Connection, username: str) -> Reply | None:
     """Ask the handlers about XCLIENT LOGIN; returns their refusal, or None."""
-    session = conn.session
-    context = AuthContext(session, _ACCEPTED, XClientCredentials(username))
-    reply = await conn.phase(Phase.AUTH, context)
-    if reply.code < 400 and not context.accepted:
-        reply = _NOBODY_ACCEPTED
+    credentials = XClientCredentials(username)
+    reply, _ = await ask_handlers(conn, credentials)
     if reply.code >= 400:
-        return Reply(454, reply.lines, "4.7.0") if reply.code < 500 and reply.code != 421 else reply
-    session.user, session.authenticated, session.auth_mechanism = context.user, True, "XCLIENT"
-    conn.syntax = conn.server.offer.syntax(session)
+        return reply
+    conn.session.auth_mechanism = credentials.method
     return None
 
 
