@@ -40,7 +40,7 @@ __all__ = [
 
 ParameterParser = Callable[[str | bool], object]
 
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]+))?")
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\0- =\x7f]+))?")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
 _NONE: tuple[Mapping[str, str | bool], Mapping[str, object]] = (MappingProxyType({}), MappingProxyType({}))
@@ -215,7 +215,7 @@ def parse_notify(value: str | bool) -> tuple[str, ...]:
 
 
 _ORCPT = re.compile(r"([A-Za-z0-9-]{1,40});(.+)", re.DOTALL)
-_UNITEXT = re.compile(r"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|\\x\{(?:[0-9A-F]{2,6})\})+")
+_UNITEXT = re.compile(r"(?:[^\0- +=\\\x7f]|\\x\{(?:[0-9A-F]{2,6})\})+")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
 
