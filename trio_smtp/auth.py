@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import binascii
-import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .app import Phase
@@ -79,10 +79,16 @@ async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply
         return await _refused(conn, mechanism, exc.reply)
     reply, context = await ask_handlers(conn, credentials)
     if reply.code >= 400:
-        why = json.dumps(dict(context.oauth_challenge)).encode() if mechanism.oauth else None
+        why = _as_json(context.oauth_challenge) if mechanism.oauth else None
         return await _refused(conn, mechanism, reply, why)
     conn.stats.auth_successes += 1
     return reply
+
+
+def _as_json(challenge: Mapping[str, str]) -> bytes:
+    import json  # for a refused token alone
+
+    return json.dumps(dict(challenge)).encode()
 
 
 async def ask_handlers(conn: Connection, credentials: Credentials) -> tuple[Reply, AuthContext]:

@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -132,6 +131,8 @@ def _secure(session: Session) -> bool:
 
 
 def _release_limits(longest: int, _: Session) -> str:
+    from datetime import UTC, datetime, timedelta  # for FUTURERELEASE alone
+
     until = datetime.now(UTC) + timedelta(seconds=longest)
     return f"{longest} {until:%Y-%m-%dT%H:%M:%SZ}"
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from .protocol.addresses import Address
 from .protocol.parameters import DeliverBy, DSNEnvelope
 from .protocol.proxy import ProxyHeader
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["Envelope", "Session", "TLSInfo"]
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from .errors import ProtocolError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = [
     "DSNEnvelope",
@@ -273,6 +275,8 @@ def parse_hold_for(value: str | bool, *, longest: int) -> int:
 
 def parse_hold_until(value: str | bool, *, longest: int) -> datetime:
     """HOLDUNTIL: an Internet date and time (RFC 4865 section 4, RFC 3339)."""
+    from datetime import UTC, datetime  # for FUTURERELEASE alone
+
     text = upper_ascii(value)
     if not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})", text, re.ASCII):
         raise ValueError("needs a date and time such as 2030-01-31T12:00:00Z")
