@@ -24,8 +24,7 @@ _LINE_BREAK = re.compile(r"\r\n|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 # Controls, and what hides or reorders text on an operator's screen; lone surrogates cannot be encoded.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _ENHANCED = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
-_ENHANCED_TEXT = re.compile(r"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?", re.DOTALL)
-_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED_TEXT = r"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?"
 
 #: The enhanced code of a reply that names none (RFC 3463; RFC 5248's registry).
 _DEFAULT_ENHANCED: Mapping[int, str] = {
@@ -180,7 +179,7 @@ def parse_reply(wire: bytes) -> Reply:
     texts: list[str] = []
     lines = wire[:-2].split(b"\r\n")
     for i, line in enumerate(lines):
-        match = _REPLY_LINE.fullmatch(line)
+        match = re.fullmatch(rb"([2-5][0-9]{2})(?:([ -])(.*))?", line, re.DOTALL)
         if match is None or b"\r" in line or b"\n" in line:
             raise ValueError(f"not a reply line: {line!r}")
         if code and match[1] != code:
@@ -189,7 +188,7 @@ def parse_reply(wire: bytes) -> Reply:
         if (match[2] == b"-") == (i == len(lines) - 1):
             raise ValueError(f"the last line, and only it, has a space after the code: {wire!r}")
         texts.append((match[3] or b"").decode("utf-8", "surrogateescape"))
-    found = [_ENHANCED_TEXT.fullmatch(text) for text in texts]
+    found = [re.fullmatch(_ENHANCED_TEXT, text, re.DOTALL) for text in texts]
     statuses = {match[1] if match and match[1][0] == chr(code[0]) else None for match in found}
     status = statuses.pop() if len(statuses) == 1 else None
     if status is not None:
