@@ -154,6 +154,9 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
             # Kept, so that a handler which swallows it does not change the reply.
             self._fail(exc)
             self._channel.close()
+            if isinstance(exc, (trio.EndOfChannel, StopAsyncIteration)):
+                # Whoever reads would take it for the end of a whole message.
+                raise RuntimeError(f"a tap raised {type(exc).__name__}") from exc
             raise
 
     def _fail(self, error: Exception) -> None:
