@@ -270,12 +270,14 @@ class Connection(Wire):
             raise ProtocolError(config.auth_required_message, 530, "5.7.0", counted=False)
 
     async def _fault(self, exc: ProtocolError, line: bytes) -> Reply:
-        """The reply to what the peer did wrong, and what it costs.
+        """The reply to what the peer did wrong, and what it costs; or to what a parser of an extension raised.
 
         Raises:
             EndSession: It was one time too many, or what follows cannot be trusted.
         """
         config = self.config
+        if isinstance(exc.__cause__, Exception):
+            return outcome(exc.__cause__, "parameter", self.session)
         if self.lines == 1 and _HTTP.match(line):
             self.log(logging.WARNING, "an HTTP request")
             raise EndSession("abuse", _NOT_HTTP)

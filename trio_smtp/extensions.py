@@ -61,7 +61,8 @@ class Extension:
         keyword: The EHLO keyword.
         argument: What follows it: a string, or a function of the session.
         mail_parameters: Parsers of MAIL's parameters by name. A parser takes the value as sent (True where it has none)
-            and returns what is kept; its ValueError is answered by 501 with the error's text.
+            and returns what is kept; its ValueError is answered by 501 with the error's text, its SMTPError by that
+            one's reply.
         rcpt_parameters: The same for RCPT.
         commands: Handlers of verbs of its own: ``async (ctx: CommandContext)``.
         available: Whether a session is offered it now; None: always. Asked at connect, after TLS and after AUTH.
@@ -113,8 +114,12 @@ class Extension:
             return False
 
     def line(self, session: Session) -> str:
-        """What EHLO shows."""
-        argument = self.argument if isinstance(self.argument, str) else self.argument(session)
+        """What EHLO shows; nothing when the function of the session fails, which is logged."""
+        try:
+            argument = self.argument if isinstance(self.argument, str) else self.argument(session)
+        except Exception:
+            _logger.exception("session=%s %s: argument failed", session.id, self.keyword)
+            return ""
         return f"{self.keyword} {argument}".rstrip()
 
 
@@ -295,7 +300,7 @@ class Offer:
         """The keyword lines of the reply to EHLO: only what would be accepted now (RFC 5321 section 4.1.1.1)."""
         config = self._config
         unavailable = self._unavailable(session)
-        lines = [each.line(session) for each in self._extensions if each.keyword not in unavailable]
+        lines = [line for each in self._extensions if each.keyword not in unavailable and (line := each.line(session))]
         if self.starttls(session):
             lines.append("STARTTLS")
         mechanisms = self.mechanisms(session)

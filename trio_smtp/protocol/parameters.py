@@ -130,6 +130,9 @@ def parse_parameters(
                 values[keyword] = parser(value)
             except ValueError as exc:
                 raise ProtocolError(f"{keyword}: {exc}", 501, "5.5.4") from None
+            except Exception as exc:
+                # Not the client's fault: the parser, which may be a user's own, failed.
+                raise ProtocolError("Local error in processing", 451, "4.3.0", counted=False) from exc
         elif not allow_unknown:
             raise ProtocolError(f"{keyword}: parameter not recognized", 555, "5.5.4")
     return MappingProxyType(args), values
