@@ -23,9 +23,12 @@ PACKAGE = Path(trio_smtp.__file__).parent
 FLOORS = (
     "protocol protocol.*",
     "app ciphers config contexts extensions message received session stats",
-    "auth connection data dialogue handshake outcomes peers server tls transfer transport unix watch wire",
+    (
+        "auth connection data dialogue handshake listening outcomes peers processes server tls transfer transport unix"
+        " watch wire workers"
+    ),
     "",
-    "cli cli_options cli_passwd cli_tls delivery delivery.* plugins plugins.* testing workers",
+    "cli cli_options cli_passwd cli_tls delivery delivery.* plugins plugins.* testing",
     "__main__",
 )
 

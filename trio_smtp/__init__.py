@@ -49,6 +49,7 @@ from .session import Session as Session
 from .session import TLSInfo as TLSInfo
 from .stats import Stats as Stats
 from .tls import create_context as create_context
+from .workers import serve_workers as serve_workers
 
 __all__ = [
     "Address",
@@ -100,4 +101,5 @@ __all__ = [
     "XClientCredentials",
     "create_context",
     "serve",
+    "serve_workers",
 ]

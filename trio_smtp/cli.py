@@ -12,13 +12,14 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from trio_smtp import App, CallNext, Config, DataContext, SMTPServer, serve
-from trio_smtp.cli_options import RUNTIME, CommandError, Parser, add_options, make_configs
+from trio_smtp.cli_options import RUNTIME, CommandError, Parser, add_options, make_configs, make_workers
 from trio_smtp.delivery.maildir import maildir
 
 __all__ = ["main"]
@@ -58,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     given = vars(_parser().parse_args(words))
+    name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
+    workers = make_workers(given.pop("workers", None), file)
     logging.basicConfig(
         level=_LOG_LEVELS[min(given.pop("verbose"), len(_LOG_LEVELS) - 1)],
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
     )
-    name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
     if name is not None and directory is not None:
         raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
     configs = make_configs(given, file)
@@ -73,6 +75,8 @@ def _run(words: list[str]) -> int:
     # One that comes when serving has ended is delivered then, and would end the process in its own way.
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
+        if workers > 1:
+            return _supervise(app, configs, what, workers)
         return trio.run(_serve_all, app, configs, what)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -105,10 +109,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log to stderr; twice: the dialogue as well")
     parser.add_argument("--maildir", metavar="DIR", help=f"where messages go (default: ./{_DEFAULT_MAILDIR})")
     parser.add_argument(
+        "--workers", type=_count, metavar="NUMBER", help="processes that serve, each in a core of its own (default: 1)"
+    )
+    parser.add_argument(
         "--config", metavar="FILE", help="TOML with a [[listen]] table for each listener, in place of the options below"
     )
     add_options(parser)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 # Applications
@@ -175,7 +188,7 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
             task_status.started()
             number = await _next_but_hangups(signals, servers)
             if len(servers) == len(configs):
-                _say("Finishing what is under way; a second signal stops at once.")
+                _say_finishing()
                 for server in servers:
                     server.drain()
                 number = await _next_but_hangups(signals, servers)
@@ -189,13 +202,11 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
                 try:
                     servers.append(await serving.start(serve, app, config))
                 except (OSError, ValueError) as error:  # a ValueError: the host is no name
-                    reason = error.strerror if isinstance(error, OSError) else str(error)
-                    place = _place(config.unix_path or (config.host, config.port))
-                    failure = CommandError(f"cannot listen on {place}: {reason}", RUNTIME)
+                    failure = _cannot_listen(config, error)
                     nursery.cancel_scope.cancel()
                     break
             else:
-                _announce(servers, what)
+                _announce([(server.config, _addresses_of(server)) for server in servers], what)
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -204,31 +215,73 @@ async def _serve_all(app: App, configs: Sequence[Config], what: str) -> int:
 
 async def _next_but_hangups(signals: AsyncIterator[int], servers: Sequence[SMTPServer]) -> int:
     """The next signal that is no SIGHUP; those have the certificates loaded anew."""
-    from trio_smtp.cli_tls import reload_certificates
-
     while (number := await anext(signals)) == signal.SIGHUP:
         for server in servers:
-            file = await reload_certificates(server)
-            if file is not None:
-                _say(f"Loaded {file} anew")
+            await _load_anew(server)
     return number
 
 
-def _announce(servers: Sequence[SMTPServer], what: str) -> None:
+async def _load_anew(server: SMTPServer) -> None:
+    from trio_smtp.cli_tls import reload_certificates
+
+    file = await reload_certificates(server)
+    if file is not None:
+        _say(f"Loaded {file} anew")
+
+
+def _supervise(app: App, configs: Sequence[Config], what: str, workers: int) -> int:
+    """The same in several processes."""
+    from trio_smtp.listening import Listening, listen
+    from trio_smtp.workers import Supervisor
+
+    listening: list[Listening] = []
+    for config in configs:
+        try:
+            listening.append(listen(SMTPServer(app, config), workers))
+        except (OSError, ValueError) as error:
+            for each in listening:
+                each.close()
+            raise _cannot_listen(config, error) from error
+
+    def started() -> None:
+        places = [
+            (each.server.config, _addresses(sock.getsockname() for sock in each.sockets[0])) for each in listening
+        ]
+        _announce(places, f"{what} ({workers} workers)")
+
+    return Supervisor(listening, workers, started=started, draining=_say_finishing, reload=_load_anew).run()
+
+
+def _cannot_listen(config: Config, error: OSError | ValueError) -> CommandError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    place = _place(config.unix_path or (config.host, config.port))
+    return CommandError(f"cannot listen on {place}: {reason}", RUNTIME)
+
+
+def _say_finishing() -> None:
+    _say("Finishing what is under way; a second signal stops at once.")
+
+
+def _announce(places: Sequence[tuple[Config, list[_Address]]], what: str) -> None:
     _say(what)
-    for server in servers:
-        tls = " (TLS)" if server.config.implicit_tls else " (STARTTLS)" if server.config.ssl_context else ""
-        for address in _addresses(server):
+    for config, addresses in places:
+        tls = " (TLS)" if config.implicit_tls else " (STARTTLS)" if config.ssl_context else ""
+        for address in addresses:
             _say(f"Listening on {_place(address)}{tls}")
-    first = _first_message(_addresses(servers[0])[0], servers[0].config)
+    config, addresses = places[0]
+    first = _first_message(addresses[0], config)
     if first is not None:
         _say(f"Send a first message:\n  {first}")
 
 
-def _addresses(server: SMTPServer) -> list[_Address]:
-    names = [
+def _addresses_of(server: SMTPServer) -> list[_Address]:
+    return _addresses(
         listener.socket.getsockname() for listener in server.listeners if isinstance(listener, trio.SocketListener)
-    ]
+    )
+
+
+def _addresses(names: Iterable[Any]) -> list[_Address]:
+    """What sockets call themselves, as people read it."""
     return [str(Path(name).absolute()) if isinstance(name, str) else (name[0], name[1]) for name in names]
 
 

@@ -19,7 +19,7 @@ import attrs
 
 from trio_smtp import Config
 
-__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs"]
+__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs", "make_workers"]
 
 #: Exit codes: a mistake in what was asked for, and what the system refused.
 USAGE, RUNTIME = 2, 1
@@ -211,15 +211,38 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
     return configs
 
 
-def _tables(path: Path) -> list[dict[str, object]]:
+def make_workers(given: int | None, file: str | None = None) -> int:
+    """How many processes serve.
+
+    Args:
+        given: What the option says, which counts for more than the file.
+        file: A TOML file with ``workers`` above its first table, or without.
+
+    Raises:
+        CommandError: The file has something else there, or cannot be read.
+    """
+    if given is not None or file is None:
+        return given or 1
+    number = _read(Path(file)).get("workers", 1)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise CommandError(f"{file}: workers must be a whole number of at least 1, not {number!r}")
+    return number
+
+
+def _read(path: Path) -> dict[str, object]:
     import tomllib
 
     try:
-        shared = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}", RUNTIME) from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise CommandError(f"{path}: {error}") from error
+
+
+def _tables(path: Path) -> list[dict[str, object]]:
+    shared = _read(path)
+    shared.pop("workers", None)  # of the command, not of a listener
     tables = shared.pop("listen", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CommandError(f"{path}: it has no [[listen]] table")
