@@ -60,14 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     given = vars(_parser().parse_args(words))
     name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
-    workers = make_workers(given.pop("workers", None), file)
-    logging.basicConfig(
-        level=_LOG_LEVELS[min(given.pop("verbose"), len(_LOG_LEVELS) - 1)],
-        format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
-    )
+    verbose, workers = given.pop("verbose"), given.pop("workers", None)
     if name is not None and directory is not None:
         raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
     configs = make_configs(given, file)
+    workers = make_workers(workers, file)
+    logging.basicConfig(
+        level=_LOG_LEVELS[min(verbose, len(_LOG_LEVELS) - 1)],
+        format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
+    )
     if name is not None:
         app, what = _load_app(name), f"Serving {name}"
     else:

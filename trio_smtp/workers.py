@@ -196,21 +196,25 @@ class Supervisor:
                     self._start(place)
 
     def _start(self, place: _Place) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # a worker that hangs must not hang the supervisor
         place.began = self._system.now()
-        _flush()
         try:
-            pid = self._system.fork()
+            ours, theirs = socket.socketpair()
+            try:
+                _flush()
+                pid = self._system.fork()
+            except OSError:
+                ours.close()
+                theirs.close()
+                raise
         except OSError as error:
-            ours.close()
             self._postpone(place, f"worker {place.number} cannot be started: {error.strerror}")
-        else:
-            place.pid, place.orders = pid, ours
-            if pid == 0:
-                self._be_worker(place, theirs)
-            logger.info("worker %d is process %d", place.number, pid)
+            return
+        ours.setblocking(False)  # a worker that hangs must not hang the supervisor
+        place.pid, place.orders = pid, ours
+        if pid == 0:
+            self._be_worker(place, theirs)
         theirs.close()
+        logger.info("worker %d is process %d", place.number, pid)
 
     def _be_worker(self, place: _Place, orders: socket.socket) -> NoReturn:
         code = 1
@@ -352,28 +356,35 @@ def serve_workers(
             main one, or on a system without ``os.fork``.
         ValueError: `workers` is no positive number, or `sockets` stand beside more than one Config.
     """
-    if not hasattr(os, "fork"):
-        raise RuntimeError("serve_workers needs os.fork, which this system does not have")
-    if trio.lowlevel.in_trio_run():
-        raise RuntimeError("serve_workers runs event loops of its own: call it in place of trio.run, not inside it")
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("serve_workers must be called from the main thread: signals come there")
+    _check_that_it_can_fork()
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers!r}")
     configs = [config] if config is None or isinstance(config, Config) else list(config)
     if not configs or (sockets is not None and len(configs) != 1):
         raise ValueError(f"{len(configs)} Configs: there must be one at least, and one alone where sockets are given")
     servers = [SMTPServer(app, each) for each in configs]
+    listening = _listen(servers, workers) if sockets is None else [Listening(servers[0], [sockets] * workers)]
+    opened = [sock for each in listening for sock in each.sockets[0]]
+    return Supervisor(listening, workers, started=started and (lambda: started(opened)), reload=reload).run()
+
+
+def _check_that_it_can_fork() -> None:
+    if not hasattr(os, "fork"):
+        raise RuntimeError("serve_workers needs os.fork, which this system does not have")
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError("serve_workers runs event loops of its own: call it in place of trio.run, not inside it")
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("serve_workers must be called from the main thread: signals come there")
+
+
+def _listen(servers: Sequence[SMTPServer], workers: int) -> list[Listening]:
+    """Open what all of them need, or nothing."""
     listening: list[Listening] = []
     try:
-        if sockets is not None:
-            listening.append(Listening(servers[0], [sockets] * workers))
-        else:
-            for server in servers:
-                listening.append(listen(server, workers))  # noqa: PERF401 - those opened so far are closed
+        for server in servers:
+            listening.append(listen(server, workers))  # noqa: PERF401 - those opened so far are closed
     except BaseException:
         for each in listening:
             each.close()
         raise
-    opened = [sock for each in listening for sock in each.sockets[0]]
-    return Supervisor(listening, workers, started=started and (lambda: started(opened)), reload=reload).run()
+    return listening

@@ -1,0 +1,122 @@
+"""The command's --workers, as far as this process can tell: the processes are in test_workers_real.py."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from pathlib import Path
+
+import attrs
+import pytest
+
+from trio_smtp import Config
+from trio_smtp.cli import main
+from trio_smtp.cli_options import make_configs, make_workers
+from trio_smtp.workers import Supervisor
+
+from . import test_cli
+from .test_cli import assert_one_line
+
+in_a_directory_of_its_own = test_cli.in_a_directory_of_its_own
+
+
+@attrs.define
+class Supervised:
+    """What supervisors were made of that ended as soon as they had begun."""
+
+    workers: list[int]
+    configs: list[list[Config]]
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
+    supervised = Supervised([], [])
+
+    def run(supervisor: Supervisor) -> int:
+        supervised.workers.append(len(supervisor._places))
+        supervised.configs.append([each.server.config for each in supervisor._listening])
+        supervisor._started()
+        supervisor._draining()
+        for each in supervisor._listening:
+            each.close()
+        return 5
+
+    monkeypatch.setattr(Supervisor, "run", run)
+    return supervised
+
+
+def test_what_is_printed_is_printed_once(
+    supervised: Supervised, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mail.toml").write_text(
+        "workers = 3\nport = 0\n[[listen]]\nhostname = 'mx.example'\n[[listen]]\nlmtp = true\n"
+    )
+    assert main(["--config", "mail.toml"]) == 5
+    assert supervised.workers == [3]
+    assert [config.lmtp for config in supervised.configs[0]] == [False, True]
+    assert supervised.configs[0][0].hostname == "mx.example"
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"Storing messages in the Maildir {tmp_path / 'mail'} (3 workers)"
+    ports = [re.fullmatch(r"Listening on 127\.0\.0\.1:(\d+)", line) for line in out[1:3]]
+    assert all(port is not None and int(port[1]) > 0 for port in ports)
+    assert out[3] == "Send a first message:"
+    assert out[5:] == ["Finishing what is under way; a second signal stops at once."]
+
+
+def test_lines_of_the_log_say_which_process(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    assert main(["--port", "0", "--workers", "2"]) == 5
+    (handler,) = root.handlers
+    record = logging.LogRecord("trio_smtp", logging.INFO, "", 0, "hello", None, None)
+    assert f" {record.process} INFO trio_smtp: hello" in handler.format(record)
+
+
+@pytest.mark.parametrize(
+    ("given", "file", "number"),
+    [
+        pytest.param(None, None, 1, id="neither"),
+        pytest.param(4, None, 4, id="the option"),
+        pytest.param(None, "", 1, id="a file without"),
+        pytest.param(None, "workers = 3", 3, id="a file"),
+        pytest.param(1, "workers = 3", 1, id="the option counts for more"),
+    ],
+)
+def test_how_many(given: int | None, file: str | None, number: int) -> None:
+    if file is not None:
+        Path("mail.toml").write_text(f"{file}\n[[listen]]\n")
+        assert make_configs({}, "mail.toml") == [Config()]
+    assert make_workers(given, None if file is None else "mail.toml") == number
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "none"])
+def test_a_number_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text_of_it = rf"argument --workers: {re.escape(repr(text))} is not a whole number of at least 1 "
+    assert_one_line([f"--workers={text}"], 2, text_of_it, capsys)
+
+
+@pytest.mark.parametrize("value", ["0", "'2'", "true", "1.5"])
+def test_a_number_in_a_file_that_is_none(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mail.toml").write_text(f"workers = {value}\n[[listen]]\n")
+    assert_one_line(["--config", "mail.toml"], 2, r"mail\.toml: workers must be a whole number of at least 1", capsys)
+
+
+def test_workers_are_the_commands_and_not_a_listeners(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mail.toml").write_text("[[listen]]\nworkers = 2\n")
+    assert_one_line(["--config", "mail.toml"], 2, r"listener 1: unknown key 'workers'", capsys)
+
+
+def test_all_listeners_or_none(supervised: Supervised, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        Path("mail.toml").write_text(f"workers = 2\n[[listen]]\nunix_path = 'first'\n[[listen]]\nport = {port}\n")
+        assert_one_line(["--config", "mail.toml"], 1, f"cannot listen on 127.0.0.1:{port}: Address already in", capsys)
+    assert not (tmp_path / "first").exists()
+    assert supervised.workers == []
+
+
+def test_a_host_that_is_no_name(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_one_line(["--workers", "2", "--host", "a" * 70], 1, r"cannot listen on a+:8025: ", capsys)
+    assert supervised.workers == []
