@@ -146,11 +146,14 @@ async def test_endless_talk_without_a_message(
         ctx.reject()
 
     reasons = note_closes(app)
-    async with open_client(app) as client:
-        await client.ehlo()
-        seconds = await endure(client, commands, every)
+    with watched_log() as records:
+        async with open_client(app) as client:
+            await client.ehlo()
+            seconds = await endure(client, commands, every)
     assert 3600 <= seconds <= 3600 + 2 * every + LATE
     assert reasons == ["timeout"]
+    (record,) = records
+    assert "no message for too long" in record.getMessage()
 
 
 async def test_a_message_an_octet_a_chunk(autojump_clock: trio.testing.MockClock) -> None:
