@@ -88,12 +88,13 @@ def test_workers_share_a_port_and_a_signal_drains_them_all(directory: Path) -> N
             connect(port)
 
 
-def test_ctrl_c_reaches_every_process_and_drains_once(directory: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_reaches_every_process_drains_once(directory: Path, number: int) -> None:
     with command(directory, "pid_app:app", "--workers", "2", "--port", "0") as server:
         with connect(server.port()) as client:
             begin(client)
             server.started(2)
-            os.killpg(server.pid, signal.SIGINT)
+            os.killpg(server.pid, number)
             server.line("^Finishing")
             finish(client)
             assert client.getreply()[0] == 421
