@@ -14,7 +14,7 @@ from .protocol.commands import Command, Verb
 from .protocol.credentials import Credentials, ScramSecret
 from .protocol.errors import ProtocolError, SMTPError
 from .protocol.replies import Reply
-from .protocol.sasl import Exchange, Mechanism, SecretNeeded
+from .protocol.sasl import Exchange, Mechanism, SASLContext, SecretNeeded
 from .session import Session
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply, why: by
 
 async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Credentials:
     """Challenges and responses up to the credentials."""
-    exchange = mechanism.start(conn.server.offer.sasl_context(conn.session, mechanism.name))
+    exchange = _begin(mechanism, conn.server.offer.sasl_context(conn.session, mechanism.name))
     try:
         step = _advance(conn, exchange, None)
         if initial:
@@ -148,7 +148,15 @@ async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Cre
         credentials: Credentials = stop.value
         return credentials
     finally:
-        exchange.close()
+        try:
+            exchange.close()
+        except Exception as exc:  # logged; how the exchange ended stays as it is
+            outcome(exc, "mechanism", conn.session)
+
+
+def _begin(mechanism: Mechanism, context: SASLContext) -> Exchange:
+    """A mechanism's exchange, which is not begun before its first step: that is where a crash is seen to."""
+    return (yield from mechanism.start(context))
 
 
 def _advance(conn: Connection, exchange: Exchange, response: bytes | ScramSecret | None) -> bytes | SecretNeeded:

@@ -131,6 +131,15 @@ def trusts(networks: Iterable[Network], address: str | None) -> bool:
     return any(ip in network for network in networks)
 
 
+def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> bool:
+    """Whether a mechanism, which may be a user's own, says so; not when asking fails, which is logged."""
+    try:
+        return mechanism.usable(context)
+    except Exception:
+        _logger.exception("session=%s %s: usable failed", session.id, mechanism.name)
+        return False
+
+
 def _secure(session: Session) -> bool:
     return session.secure
 
@@ -254,7 +263,7 @@ class Offer:
         if not self._mechanisms or not (session.secure or plaintext):
             return {}
         context = self.sasl_context(session)
-        return {name: mechanism for name, mechanism in self._mechanisms.items() if mechanism.usable(context)}
+        return {name: each for name, each in self._mechanisms.items() if _usable(each, context, session)}
 
     def auth_after_tls(self, session: Session) -> bool:
         """Whether TLS would make AUTH usable."""

@@ -12,8 +12,23 @@ import trio
 import trio.testing
 
 from tests.support import BODY, LARGE, mail_app, send, start_data, start_transaction, status
-from trio_smtp import App, Config, DataContext, Extension, MailFromContext, ScramSecret, Session, SMTPError, SMTPServer
-from trio_smtp.testing import open_client
+from trio_smtp import (
+    App,
+    AuthContext,
+    Config,
+    DataContext,
+    Extension,
+    MailFromContext,
+    Mechanism,
+    PlainCredentials,
+    SASLContext,
+    ScramSecret,
+    Session,
+    SMTPError,
+    SMTPServer,
+)
+from trio_smtp.protocol.sasl import Exchange
+from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .support import by_octet, exchange, replies_in, watched_log
 from .test_crashes import CRASHED, CRASHED_AUTH, SECRET
@@ -184,6 +199,87 @@ async def test_the_lookup_of_a_secret(kind: type[Exception]) -> None:
             assert status(await send(client)) == (250, "2.0.0")
     assert taken == [BODY]
     only_crash(records, f"session={client.session.id} scram_lookup handler failed")
+
+
+# --- mechanisms ---
+
+
+def _ask(context: SASLContext) -> Exchange:
+    yield b"?"
+    return PlainCredentials("X-CRASH", "ali", "")
+
+
+@by_kind
+async def test_whether_a_mechanism_is_usable(autojump_clock: trio.testing.MockClock, kind: type[Exception]) -> None:
+    """It is asked for a connection before that is anybody's: the server must not end with it."""
+
+    def usable(context: SASLContext) -> bool:
+        raise kind(SECRET)
+
+    app, taken = mail_app()
+    config = Config(
+        hostname="mx.example",
+        auth_mechanisms=("PLAIN", Mechanism("X-CRASH", _ask, usable=usable)),
+        allow_insecure_auth=True,
+    )
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept()
+
+    listener = MemoryListener()
+    with watched_log(logging.ERROR, errors=True) as records:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(SMTPServer(app, config).serve_listeners, [listener])
+            for _ in range(2):
+                client = Client(await listener.connect())
+                assert (await client.read_reply()).code == 220
+                reply = await client.ehlo()
+                assert [line for line in reply.lines if "AUTH" in line] == ["AUTH PLAIN"]
+                assert (await client.command("AUTH X-CRASH")).code == 504
+                assert (await client.auth_plain("a", "b")).code == 235
+                assert (await send(client)).code == 250
+                await client.aclose()
+            nursery.cancel_scope.cancel()
+    assert taken == [BODY, BODY]
+    assert {record.getMessage().partition(" ")[2] for record in records} == {"X-CRASH: usable failed"}
+
+
+@by_kind
+@pytest.mark.parametrize("place", ["start", "close"])
+async def test_the_ends_of_an_exchange(place: str, kind: type[Exception]) -> None:
+    def start(context: SASLContext) -> Exchange:
+        if place == "start":
+            raise kind(SECRET)
+        return end_badly()
+
+    def end_badly() -> Exchange:
+        try:
+            yield b"?"
+        except GeneratorExit:
+            raise kind(SECRET) from None
+        return PlainCredentials("X-CRASH", "ali", "")
+
+    app, taken = mail_app()
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept(ctx.credentials.username)
+
+    mechanism = Mechanism("X-CRASH", start, takes_initial_response=False)
+    with watched_log(logging.ERROR, errors=True) as records:
+        async with open_client(app, auth_mechanisms=("PLAIN", mechanism), allow_insecure_auth=True) as client:
+            await client.ehlo()
+            if place == "close":
+                assert (await client.command("AUTH X-CRASH")).code == 334
+                assert status(await client.command("*")) == (501, "5.7.0")
+            else:
+                assert await client.command("AUTH X-CRASH") == CRASHED_AUTH
+            assert not client.session.authenticated
+            assert (await client.auth_plain("a", "b")).code == 235
+            assert status(await send(client)) == (250, "2.0.0")
+    assert taken == [BODY]
+    only_crash(records, f"session={client.session.id} mechanism handler failed")
 
 
 # --- LMTP, pipelines, and what is no crash ---
