@@ -207,6 +207,8 @@ class Connection:
         self._number += 1
         if then is Then.COUNT:
             load.count()
+            if load.finished:
+                return
             if not load.new:
                 self._number = load.again
         elif then is Then.CHECK:

@@ -113,6 +113,7 @@ def plot(rows: Sequence[Row], servers: Sequence[str], path: Path, footer: str) -
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
 
     panels = list(dict.fromkeys(row.panel for row in rows if row.panel))
     heights = [0.6 + len(servers) * 0.24 * sum(row.panel == panel for row in rows) for panel in panels]
@@ -123,8 +124,8 @@ def plot(rows: Sequence[Row], servers: Sequence[str], path: Path, footer: str) -
     for panel, axis in zip(panels, axes[:, 0], strict=True):
         _draw(axis, [row for row in rows if row.panel == panel], colours)
         axis.set_title(panel, loc="left", fontsize=11)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
-    figure.legend(handles, list(colours), loc="upper left", ncols=len(servers), frameon=False, fontsize=10)
+    handles = [Patch(color=colour, label=server) for server, colour in colours.items()]
+    figure.legend(handles=handles, loc="upper left", ncols=len(servers), frameon=False, fontsize=10)
     figure.text(0.012, 0.008, footer, fontsize=7, color="#555555")
     figure.tight_layout(rect=(0, 0.025, 1, 0.96))
     figure.savefig(path, dpi=150)
