@@ -431,3 +431,15 @@ def test_any_list_is_parsed_or_a_protocol_error(text: str, allow_unknown: bool) 
     if error is not None:
         assert (error.code in (501, 555), error.enhanced) == (True, "5.5.4")
         assert error.code == 501 or not allow_unknown
+
+
+def test_a_parser_that_fails_is_not_the_clients_fault() -> None:
+    def fail(value: str | bool) -> object:
+        raise KeyError(value)
+
+    with pytest.raises(ProtocolError) as caught:
+        parse_parameters(" SIZE=1 X=secret", {**PARSERS, "X": fail})
+    error = caught.value
+    assert (error.code, error.enhanced, error.counted, error.close) == (451, "4.3.0", False, False)
+    assert "secret" not in error.message
+    assert isinstance(error.__cause__, KeyError)
