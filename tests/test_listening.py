@@ -50,6 +50,9 @@ def test_both_families() -> None:
     listening = opened(Config(host=None, port=0))
     for own in listening.sockets:
         assert {sock.family for sock in own} == {socket.AF_INET, socket.AF_INET6}
+        assert all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) for sock in own)
+        (six,) = [sock for sock in own if sock.family == socket.AF_INET6]
+        assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     listening.close()
 
 

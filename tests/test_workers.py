@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import trio_smtp.workers
 from trio_smtp import App, Config, SMTPServer, serve_workers
@@ -81,6 +82,7 @@ class FakeSystem(System):
             self.time, event = self.script.pop(0)
             return event()
         assert seconds is not None, "it waits for ever"
+        assert seconds >= 0
         self.time += seconds
         return b""
 
@@ -137,16 +139,25 @@ def supervisor(system: FakeSystem | None, workers: int = 2, **arguments: Any) ->
 
 def test_a_signal_drains_every_worker(system: FakeSystem, orders: list[socket.socket]) -> None:
     said: list[str] = []
-    system.at(1, ENDS)
-    system.dies(2, 1, 0)
-    system.dies(3, 2, 0)
     watched = supervisor(system, started=lambda: said.append("started"), draining=lambda: said.append("draining"))
     sockets = [own[0] for own in watched._listening[0].sockets]
+    descriptors: list[list[int]] = []
+
+    def look() -> bytes:
+        descriptors.append([sock.fileno() for sock in sockets])
+        return b""
+
+    system.script.append((1000.5, look))
+    system.at(1, ENDS)
+    system.script.append((1001.5, look))
+    system.dies(2, 1, 0)
+    system.dies(3, 2, 0)
     assert watched.run() == 0
     assert said == ["started", "draining"]
     assert [end.recv(10) for end in orders] == [b"d", b"d"]
     assert system.kills == []
-    assert [sock.fileno() for sock in sockets] == [-1, -1]
+    assert min(descriptors[0]) > 0
+    assert descriptors[1] == [-1, -1]  # nobody is to wait for workers that accept no more
 
 
 def test_a_second_signal_stops_them(system: FakeSystem, orders: list[socket.socket]) -> None:
@@ -229,6 +240,23 @@ def test_one_that_lived_long_is_replaced_soon(system: FakeSystem) -> None:
     system.dies(31, 5, 0)
     assert supervisor(system, 1).run() == 0
     assert system.forks == [0, 1.1, 2.2, 3.4, 20.1]
+
+
+def test_one_that_is_overdue_is_not_waited_for(system: FakeSystem) -> None:
+    """The first cannot be had, and the second one takes its time."""
+
+    def slow(pid: int) -> int:
+        if pid == 1:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        system.time += 5 if pid == 2 else 0
+        return pid
+
+    system.born = slow
+    system.at(10, ENDS)
+    system.dies(11, 2, 0)
+    system.dies(11, 3, 0)
+    assert supervisor(system).run() == 0
+    assert system.forks == [0, 0, 5]
 
 
 def test_descriptors_that_cannot_be_had_are_tried_again(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +496,7 @@ async def test_a_worker_reloads_in_order_and_goes_on(working: Working, caplog: p
             await trio.lowlevel.checkpoint()
         working.supervisor.send(b"r")
         assert (await client.ehlo()).code == 250  # a slow one hinders nobody
+        await trio.testing.wait_all_tasks_blocked()
         assert begun == [working.server]
         first.set()
         await enough.wait()
@@ -504,12 +533,18 @@ async def test_a_worker_that_comes_after_a_hangup_reloads_before_it_serves(worki
 def test_signals_wait_to_be_read() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
+    _, writer = pair = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
     with System(hangups=True) as system:
         for number in numbers:
             os.kill(os.getpid(), number)
             assert system.wait(60) == bytes([number])
         assert system.wait(0) == b""
         assert system.wait(0.001) == b""
+    assert signal.set_wakeup_fd(-1) == writer.fileno()
+    for end in pair:
+        end.close()
     assert [signal.getsignal(number) for number in numbers] == before
     with System(hangups=False):
         assert signal.getsignal(signal.SIGHUP) is before[2]
