@@ -329,7 +329,7 @@ def finish(bench: Bench, options: argparse.Namespace) -> None:
         return
     picture = options.output / "benchmarks.png"
     try:
-        report.plot(rows, names, picture, f"{report.machine()}; {how}")
+        report.plot(rows, names, picture, f"{report.machine()}. {how}")
     except ImportError:
         print("no plot: pip install matplotlib", file=sys.stderr)
     else:
