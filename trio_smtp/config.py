@@ -14,6 +14,7 @@ import attrs
 
 from .protocol.credentials import ScramSecret
 from .protocol.sasl import MECHANISMS, Mechanism
+from .protocol.values import repr_of_fields
 from .session import Session
 
 __all__ = ["COMMANDS", "Config"]
@@ -287,6 +288,8 @@ class Config:
 
     reverse_dns: bool = _flag(False)
     reverse_dns_timeout: float = _seconds(1.5)
+
+    __repr__ = repr_of_fields
 
     @hostname.validator
     def _check_hostname(self, attribute: attrs.Attribute[str], value: object) -> None:

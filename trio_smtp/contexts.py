@@ -12,6 +12,7 @@ from .protocol.addresses import Address
 from .protocol.credentials import Credentials
 from .protocol.errors import SMTPError
 from .protocol.replies import Reply
+from .protocol.values import repr_of_fields
 from .session import Envelope, Session
 
 __all__ = [
@@ -45,6 +46,8 @@ class Context:
     _reply: Reply
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Refused")
+
+    __repr__ = repr_of_fields
 
     @property
     def reply(self) -> Reply:
@@ -127,6 +130,8 @@ class HeloContext(Context):
     domain: str
     extensions: list[str]
 
+    __repr__ = repr_of_fields
+
     @property
     def reply(self) -> Reply:
         """The positive reply: the greeting line and a line for each extension."""
@@ -156,6 +161,8 @@ class AuthContext(Context):
     _challenge: Mapping[str, str] | None = None
 
     _refusal: ClassVar[tuple[int, str]] = (535, "Authentication credentials invalid")
+
+    __repr__ = repr_of_fields
 
     @property
     def oauth_challenge(self) -> Mapping[str, str]:
@@ -199,6 +206,8 @@ class MailFromContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Sender refused")
 
+    __repr__ = repr_of_fields
+
 
 @attrs.define(eq=False)
 class RcptToContext(Context):
@@ -211,6 +220,8 @@ class RcptToContext(Context):
     address: Address
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Recipient refused")
+
+    __repr__ = repr_of_fields
 
 
 class DataStartContext(Context):
@@ -241,6 +252,8 @@ class DataContext(Context):
     _refused: dict[Address, Reply] = attrs.field(factory=dict)
 
     _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
+
+    __repr__ = repr_of_fields
 
     @property
     def size_exceeded(self) -> bool:
@@ -297,6 +310,8 @@ class VerifyContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Not known here")
 
+    __repr__ = repr_of_fields
+
 
 @attrs.define(eq=False)
 class CommandContext(Context):
@@ -310,6 +325,8 @@ class CommandContext(Context):
     verb: str
     argument: str
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen(eq=False)
 class CloseContext:
@@ -322,3 +339,5 @@ class CloseContext:
 
     session: Session
     reason: CloseReason
+
+    __repr__ = repr_of_fields

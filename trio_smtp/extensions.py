@@ -21,6 +21,7 @@ from .contexts import CommandContext
 from .protocol import parameters as p
 from .protocol.commands import Syntax, Verb
 from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
+from .protocol.values import repr_of_fields
 from .protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from .session import Session
 
@@ -84,6 +85,8 @@ class Extension:
     )
     commands: Mapping[str, CommandHandler] = attrs.field(factory=dict, converter=_upper_keys, validator=_keywords)
     available: Callable[[Session], bool] | None = None
+
+    __repr__ = repr_of_fields
 
     def __attrs_post_init__(self) -> None:
         taken = sorted(set(self.commands) & set(_VERBS) | {self.keyword, *self.mail_parameters} & _RESERVED)

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from .protocol.values import repr_of_fields
 from .server import SMTPServer
 from .unix import open_unix_listener, remove_socket_file
 
@@ -33,6 +34,8 @@ class Listening:
     server: SMTPServer
     sockets: Sequence[Sequence[socket.socket]]
     file: tuple[str, tuple[int, int]] | None = None
+
+    __repr__ = repr_of_fields
 
     def close(self) -> None:
         """Close them all; more than once is fine."""

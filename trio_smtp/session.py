@@ -12,6 +12,7 @@ import attrs
 from .protocol.addresses import Address
 from .protocol.parameters import DeliverBy, DSNEnvelope
 from .protocol.proxy import ProxyHeader
+from .protocol.values import repr_of_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +39,8 @@ class TLSInfo:
     bits: int
     peer_certificate: bytes | None = attrs.field(default=None, repr=False)
     server_certificate: bytes | None = attrs.field(default=None, repr=False)
+
+    __repr__ = repr_of_fields
 
 
 @attrs.define(eq=False)
@@ -75,6 +78,8 @@ class Envelope:
     hold_for: int | None = None
     hold_until: datetime | None = None
     values: Mapping[str, object] = MappingProxyType({})
+
+    __repr__ = repr_of_fields
 
 
 @attrs.define(eq=False)
@@ -133,6 +138,8 @@ class Session:
     lmtp: bool = False
     error: str | None = None
     data: dict[str, object] = attrs.field(factory=dict)
+
+    __repr__ = repr_of_fields
 
     @property
     def tls(self) -> TLSInfo | None:

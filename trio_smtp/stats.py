@@ -6,6 +6,8 @@ from collections import Counter
 
 import attrs
 
+from .protocol.values import repr_of_fields
+
 __all__ = ["Stats"]
 
 
@@ -40,3 +42,5 @@ class Stats:
     messages_incomplete: int = 0
     octets_received: int = 0
     replies: Counter[int] = attrs.field(factory=Counter)
+
+    __repr__ = repr_of_fields

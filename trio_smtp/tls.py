@@ -16,11 +16,8 @@ __all__ = ["certificate_of", "create_context"]
 _File = str | Path
 _Password = str | bytes | Callable[[], str | bytes]
 
-_HOST_NAME = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 # The labels under which OpenSSL looks for a certificate; a TRUSTED one holds more than the certificate.
-_CERTIFICATE = re.compile(
-    r"^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE
-)
+_CERTIFICATE = r"(?ms)^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----"
 # Python cannot be asked for a context's own certificate, and channel binding needs it (RFC 5929 section 4).
 _certificates: weakref.WeakKeyDictionary[ssl.SSLContext, bytes] = weakref.WeakKeyDictionary()
 
@@ -84,7 +81,7 @@ def _load(cert: _File, key: _File | None, password: _Password | None, min_versio
     except ssl.SSLError as exc:
         files = f"{cert}" if key is None else f"{cert} and {key}"
         raise ValueError(f"{files}: no usable certificate and private key ({exc.reason or exc})") from exc
-    own = _CERTIFICATE.search(Path(cert).read_text("ascii", "replace"))
+    own = re.search(_CERTIFICATE, Path(cert).read_text("ascii", "replace"))
     if own is not None and not own[1].startswith("TRUSTED"):
         _certificates[context] = binascii.a2b_base64(own[2])
     return context
@@ -110,7 +107,7 @@ def _ask_clients(context: ssl.SSLContext, ca: _File | None, client_certificates:
 
 def _host_name(name: str) -> str:
     lowered = name.lower().rstrip(".")
-    if not _HOST_NAME.fullmatch(lowered):
+    if not re.fullmatch(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", lowered):
         raise ValueError(f"sni: {name!r} is no host name in ASCII, and none with '*.' before it")
     return lowered
 

@@ -32,6 +32,7 @@ from .app import App
 from .config import Config
 from .listening import Listening, listen
 from .processes import System
+from .protocol.values import repr_of_fields
 from .server import SMTPServer
 
 __all__ = ["Reload", "Supervisor", "serve_workers", "work"]
@@ -63,6 +64,8 @@ class _Place:
     #: When the next one starts, and how long it waited.
     due: float = 0.0
     delay: float = 0.0
+
+    __repr__ = repr_of_fields
 
 
 class Supervisor:

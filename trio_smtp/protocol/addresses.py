@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .errors import ProtocolError
+from .values import repr_of_fields
 
 if TYPE_CHECKING:
     from .parameters import DSNRecipient
@@ -72,6 +73,8 @@ class Address:
     args: Mapping[str, str | bool] = _NO_ARGS
     dsn: DSNRecipient | None = None
     values: Mapping[str, object] = _NO_ARGS
+
+    __repr__ = repr_of_fields
 
     def __str__(self) -> str:
         return self.address

@@ -13,6 +13,7 @@ import attrs
 from .addresses import Address, parse_path, split_path
 from .errors import ProtocolError
 from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
+from .values import repr_of_fields
 from .xclient import parse_attributes
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
@@ -75,6 +76,8 @@ class Command:
     last: bool = False
     name: str = ""
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen(kw_only=True)
 class Syntax:
@@ -97,6 +100,8 @@ class Syntax:
     strict_addresses: bool = True
     allow_unknown_parameters: bool = False
     chunking: bool = False
+
+    __repr__ = repr_of_fields
 
 
 def parse_command(line: bytes, syntax: Syntax) -> Command:

@@ -7,6 +7,8 @@ from typing import NoReturn
 
 import attrs
 
+from .values import repr_of_fields
+
 __all__ = [
     "DIGEST_SIZES",
     "CramMD5Credentials",
@@ -48,6 +50,8 @@ class PlainCredentials:
     password: str = attrs.field(repr=False)
     authzid: str | None = None
 
+    __repr__ = repr_of_fields
+
     def validate_password(self, password: str) -> bool:
         """Whether the client knows this password, compared in constant time."""
         return hmac.compare_digest(self.password.encode(), password.encode())
@@ -70,6 +74,8 @@ class CramMD5Credentials:
     challenge: str
     response: str = attrs.field(repr=False)
     method: str = "CRAM-MD5"
+
+    __repr__ = repr_of_fields
 
     def validate_password(self, password: str) -> bool:
         """Whether the digest was made with this password, compared in constant time."""
@@ -97,6 +103,8 @@ class OAuthCredentials(_WithoutPassword):
     host: str | None = None
     port: int | None = None
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class ExternalCredentials(_WithoutPassword):
@@ -111,6 +119,8 @@ class ExternalCredentials(_WithoutPassword):
 
     authzid: str | None = None
     method: str = "EXTERNAL"
+
+    __repr__ = repr_of_fields
 
     @property
     def username(self) -> str:
@@ -134,6 +144,8 @@ class ScramCredentials(_WithoutPassword):
     username: str
     authzid: str | None = None
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class XClientCredentials(_WithoutPassword):
@@ -146,6 +158,8 @@ class XClientCredentials(_WithoutPassword):
 
     username: str
     method: str = "XCLIENT"
+
+    __repr__ = repr_of_fields
 
 
 #: What `AuthContext.credentials` may be.
@@ -185,6 +199,8 @@ class ScramSecret:
     stored_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
     iterations: int = 4096
+
+    __repr__ = repr_of_fields
 
     def __attrs_post_init__(self) -> None:
         size = DIGEST_SIZES.get(self.mechanism)

@@ -20,6 +20,7 @@ from typing import Final, Literal
 import attrs
 
 from .errors import ProtocolError
+from .values import repr_of_fields
 
 __all__ = ["MAX_CHUNK", "NEED_DATA", "BodyChunk", "EndOfBody", "Event", "Framer", "Line", "MalformedBody"]
 
@@ -43,12 +44,16 @@ class Line:
 
     data: bytes
 
+    __repr__ = repr_of_fields
+
 
 @attrs.define
 class BodyChunk:
     """Octets of the body, dots unstuffed, 1 to `MAX_CHUNK` of them."""
 
     data: bytes
+
+    __repr__ = repr_of_fields
 
 
 @attrs.frozen
@@ -57,10 +62,14 @@ class MalformedBody:
 
     reason: str
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class EndOfBody:
     """The end mark was seen, or the last octet of the chunk; what follows in the buffer is lines again."""
+
+    __repr__ = repr_of_fields
 
 
 Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from .errors import ProtocolError
+from .values import repr_of_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,6 +61,8 @@ class DSNEnvelope:
     ret: Literal["FULL", "HDRS"] | None = None
     envid: str | None = None
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class DeliverBy:
@@ -75,6 +78,8 @@ class DeliverBy:
     mode: Literal["N", "R"]
     trace: bool = False
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class DSNRecipient:
@@ -87,6 +92,8 @@ class DSNRecipient:
 
     notify: tuple[str, ...] = ()
     orcpt: tuple[str, str] | None = None
+
+    __repr__ = repr_of_fields
 
 
 def parse_parameters(
@@ -219,21 +226,17 @@ def parse_notify(value: str | bool) -> tuple[str, ...]:
     return words
 
 
-_ORCPT = re.compile(r"([A-Za-z0-9-]{1,40});(.+)", re.DOTALL)
-_UNITEXT = re.compile(r"(?:[^\0- +=\\\x7f]|\\x\{(?:[0-9A-F]{2,6})\})+")
-_EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
-
-
 def parse_orcpt(value: str | bool) -> tuple[str, str]:
     """ORCPT: ``type;address``, the address decoded (RFC 3461 section 4.2; for utf-8, RFC 6533 section 3)."""
-    match = _ORCPT.fullmatch(value) if isinstance(value, str) and len(value) <= 500 else None
+    fits = isinstance(value, str) and len(value) <= 500
+    match = re.fullmatch(r"([A-Za-z0-9-]{1,40});(.+)", str(value), re.DOTALL) if fits else None
     if match is None:
         raise ValueError("needs an address type, a semicolon and at most 500 characters")
     kind, encoded = match[1].lower(), match[2]
     if kind == "utf-8":
-        if not _UNITEXT.fullmatch(encoded):
+        if not re.fullmatch(r"(?:[^\0- +=\\\x7f]|\\x\{(?:[0-9A-F]{2,6})\})+", encoded):
             raise ValueError("not a valid utf-8 address")
-        address = _EMBEDDED.sub(_embedded_character, encoded)
+        address = re.sub(r"\\x\{([0-9A-F]{2,6})\}", _embedded_character, encoded)
     else:
         # Postfix sends the UTF-8 of an internationalized address as the xtext of an rfc822 one.
         address = decode_xtext(encoded)

@@ -14,12 +14,13 @@ from typing import Literal
 
 import attrs
 
+from .values import repr_of_fields
+
 __all__ = ["HeaderReader", "ProxyError", "ProxyHeader"]
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _MAX_V1 = 107
-_V1 = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n")
-_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [ -~]*)?\r\n")
+_V1 = rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n"
 _PP2_AUTHORITY, _PP2_CRC32C, _PP2_UNIQUE_ID, _PP2_SSL = 0x02, 0x03, 0x05, 0x20
 _SSL_VERSION, _SSL_CN = 0x21, 0x22
 
@@ -58,6 +59,8 @@ class ProxyHeader:
     ssl_version: str | None = None
     ssl_client_cn: str | None = None
     ssl_verified: bool = False
+
+    __repr__ = repr_of_fields
 
 
 class HeaderReader:
@@ -110,9 +113,9 @@ class HeaderReader:
 
 
 def _parse_v1(line: bytes) -> ProxyHeader:
-    if _V1_UNKNOWN.fullmatch(line):
+    if re.fullmatch(rb"PROXY UNKNOWN(?: [ -~]*)?\r\n", line):
         return ProxyHeader(1, local=True)
-    match = _V1.fullmatch(line)
+    match = re.fullmatch(_V1, line)
     if match is None:
         raise ProxyError("malformed version 1 header")
     family = 1 if match[1] == b"TCP4" else 2

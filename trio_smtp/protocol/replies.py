@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
+from .values import repr_of_fields
+
 __all__ = ["MAX_REPLY_LINE", "Reply", "default_enhanced", "parse_reply"]
 
 #: Longest reply line in octets, code and CRLF included (RFC 5321 section 4.5.3.1.5).
@@ -118,6 +120,8 @@ class Reply:
     lines: tuple[str, ...]
     enhanced: str | None
     _wire: dict[tuple[bool, bool], bytes] = attrs.field(eq=False, repr=False)
+
+    __repr__ = repr_of_fields
 
     def __init__(self, code: int, message: str | Iterable[str], enhanced: str | None = None) -> None:
         if type(code) is not int or not 200 <= code <= 599:

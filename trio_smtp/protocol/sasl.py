@@ -24,6 +24,7 @@ from .credentials import (
     PlainCredentials,
 )
 from .errors import ProtocolError, SMTPError
+from .values import repr_of_fields
 
 __all__ = [
     "MECHANISMS",
@@ -58,6 +59,8 @@ class SASLContext:
     server_certificate: bytes | None = None
     plus: bool = False
 
+    __repr__ = repr_of_fields
+
 
 @attrs.frozen
 class SecretNeeded:
@@ -68,6 +71,8 @@ class SecretNeeded:
     """
 
     username: str
+
+    __repr__ = repr_of_fields
 
 
 #: Yields challenges (or a SecretNeeded), is sent responses (or the secret), returns the credentials.
@@ -98,6 +103,8 @@ class Mechanism:
     takes_initial_response: bool = True
     usable: Callable[[SASLContext], bool] = _always
     oauth: bool = False
+
+    __repr__ = repr_of_fields
 
     @name.validator
     def _check_name(self, attribute: attrs.Attribute[str], value: str) -> None:
@@ -148,9 +155,6 @@ def _cram_md5(context: SASLContext) -> Exchange:
     return CramMD5Credentials(username, challenge, digest)
 
 
-_TOKEN = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE | re.ASCII)
-
-
 def _key_values(fields: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for field in fields:
@@ -162,7 +166,7 @@ def _key_values(fields: list[str]) -> dict[str, str]:
 
 
 def _bearer(values: Mapping[str, str]) -> str:
-    match = _TOKEN.fullmatch(values.get("auth", ""))
+    match = re.fullmatch(r"bearer +([A-Za-z0-9._~+/-]+=*) *", values.get("auth", ""), re.IGNORECASE | re.ASCII)
     if match is None:
         raise ProtocolError("Malformed OAuth response: no bearer token", 501, "5.5.2")
     return match[1]
