@@ -46,7 +46,7 @@ async def test_a_decorator_returns_the_function_unchanged_and_registers_it_for_i
     assert getattr(app, name)(handler) is handler
     assert [phase for phase in Phase if app.handles(phase)] == [Phase(name)]
     context = object()
-    await app.run(Phase(name), context)
+    await app.chain(Phase(name))(context)
     assert seen == [context]
 
 
@@ -126,7 +126,7 @@ async def test_calling_next_twice_is_a_runtime_error() -> None:
         runs.append(1)
 
     with pytest.raises(RuntimeError, match="call_next"):
-        await app.run(Phase.CONNECT, object())
+        await app.chain(Phase.CONNECT)(object())
     assert runs == [1]
 
 
@@ -223,7 +223,7 @@ async def test_methods_partials_callable_objects_and_defaults_are_told_apart_by_
     app.on_connect(handlers)
     app.on_connect(Object.static)
     app.on_connect(functools.partial(handlers.with_more, "partial", suffix="!"))
-    await app.run(Phase.CONNECT, object())
+    await app.chain(Phase.CONNECT)(object())
     assert handlers.seen == ["method", "called", "partial!"]
 
 
@@ -290,7 +290,7 @@ async def test_use_lets_plugins_register_and_chains() -> None:
         return register
 
     assert app.use(plugin("one")).use(plugin("two")) is app
-    await app.run(Phase.CONNECT, object())
+    await app.chain(Phase.CONNECT)(object())
     assert order == ["one", "two"]
 
 
@@ -329,4 +329,4 @@ async def test_what_a_handler_raises_comes_out_of_the_chain() -> None:
     handler: Callable[[Any], Awaitable[None]] = broken
     app.on_connect(handler)
     with pytest.raises(LookupError, match="broken"):
-        await app.run(Phase.CONNECT, object())
+        await app.chain(Phase.CONNECT)(object())

@@ -389,7 +389,7 @@ async def test_size_exceeded_is_seen_by_the_handler() -> None:
 
 def data_context(session: Session, *recipients: str) -> DataContext:
     envelope = Envelope(rcpt_to=[Address(each, each.partition("@")[0], "example.com") for each in recipients])
-    return DataContext(session, Reply(250, "OK"), MessageSink(1, None).stream, envelope, "mx.example")
+    return DataContext(session, Reply(250, "OK"), MessageSink(None).stream, envelope, "mx.example")
 
 
 def test_reject_recipient_is_for_lmtp() -> None:

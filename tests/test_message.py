@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage, Message
 from typing import Any
 
@@ -19,26 +19,42 @@ from trio_smtp import (
     MessageTooLarge,
     SMTPError,
     StreamConsumed,
+    message,
 )
 from trio_smtp.message import MessageSink
 
 Read = Callable[[MessageStream], Awaitable[object]]
 
 
-def whole(*chunks: bytes, max_size: int | None = None) -> MessageStream:
-    """The stream of a message that has arrived."""
-    sink = MessageSink(max(1, len(chunks)), max_size)
-    for chunk in chunks:
-        assert sink.put_nowait(chunk)
+def at_hand(*chunks: bytes) -> MessageStream:
+    """The stream of a message that came as a whole."""
+    sink = MessageSink(None)
+    sink.hand_over(chunks)
+    return sink.stream
+
+
+def on_its_way(*chunks: bytes) -> MessageStream:
+    """The stream of a message that came bit by bit."""
+    sink = MessageSink(None)
+    sink.open(chunks)
     sink.end()
     return sink.stream
 
 
+Whole = Callable[..., MessageStream]
+
+
+@pytest.fixture(params=[at_hand, on_its_way])
+def whole(request: pytest.FixtureRequest) -> Whole:
+    """Makes the stream of a message that has arrived, in both ways."""
+    make: Whole = request.param
+    return make
+
+
 def broken(error: SMTPError, *chunks: bytes) -> MessageStream:
     """The stream of a message that went wrong after these chunks."""
-    sink = MessageSink(max(1, len(chunks)), None)
-    for chunk in chunks:
-        assert sink.put_nowait(chunk)
+    sink = MessageSink(None)
+    sink.open(chunks)
     sink.fail(error)
     return sink.stream
 
@@ -74,13 +90,13 @@ each_way_of_reading = pytest.mark.parametrize("way", [iterate, read, read_messag
 # --- reading ---
 
 
-def test_it_is_a_receive_channel() -> None:
+def test_it_is_a_receive_channel(whole: Whole) -> None:
     assert isinstance(whole(), trio.abc.ReceiveChannel)
 
 
 @pytest.mark.parametrize("chunks", [(), (b"a",), (b"one\r\n", b"two\r\n", b"three")])
 @pytest.mark.parametrize("way", [iterate, read, receive_all])
-async def test_a_whole_message_is_the_chunks_in_order(way: Read, chunks: tuple[bytes, ...]) -> None:
+async def test_a_whole_message_is_the_chunks_in_order(whole: Whole, way: Read, chunks: tuple[bytes, ...]) -> None:
     stream = whole(*chunks)
     assert stream.byte_length == len(b"".join(chunks))
     assert stream.complete
@@ -93,20 +109,20 @@ async def test_a_whole_message_is_the_chunks_in_order(way: Read, chunks: tuple[b
 
 @pytest.mark.parametrize("first", [iterate, read, read_message, discard])
 @pytest.mark.parametrize("second", [iterate, read, read_message])
-async def test_a_second_reading_raises_stream_consumed(first: Read, second: Read) -> None:
+async def test_a_second_reading_raises_stream_consumed(whole: Whole, first: Read, second: Read) -> None:
     stream = whole(b"text\r\n")
     await first(stream)
     with pytest.raises(StreamConsumed):
         await second(stream)
 
 
-async def test_receive_does_not_stand_in_the_way_of_reading_the_rest() -> None:
+async def test_receive_does_not_stand_in_the_way_of_reading_the_rest(whole: Whole) -> None:
     stream = whole(b"one", b"two", b"three")
     assert await stream.receive() == b"one"
     assert await stream.read() == b"twothree"
 
 
-async def test_discard_may_follow_a_partial_read() -> None:
+async def test_discard_may_follow_a_partial_read(whole: Whole) -> None:
     stream = whole(b"one", b"two", b"three")
     async for chunk in stream:
         assert chunk == b"one"
@@ -116,7 +132,7 @@ async def test_discard_may_follow_a_partial_read() -> None:
         await stream.receive()
 
 
-async def test_read_with_a_limit() -> None:
+async def test_read_with_a_limit(whole: Whole) -> None:
     assert await whole(b"123", b"45").read(5) == b"12345"
     assert await whole().read(0) == b""
     stream = whole(b"123", b"456")
@@ -158,15 +174,15 @@ async def test_what_came_before_the_error_is_handed_on() -> None:
 
 
 def test_the_first_error_stays() -> None:
-    sink = MessageSink(1, None)
+    sink = MessageSink(None)
     sink.fail(MessageTooLarge())
     sink.fail(MessageIncomplete("gone"))
     assert isinstance(sink.error, MessageTooLarge)
 
 
 async def test_a_message_that_has_ended_cannot_fail_any_more() -> None:
-    sink = MessageSink(2, None)
-    sink.put_nowait(b"all of it")
+    sink = MessageSink(None)
+    sink.open([b"all of it"])
     sink.end()
     sink.fail(MessageIncomplete("gone"))
     assert sink.stream.complete
@@ -174,13 +190,13 @@ async def test_a_message_that_has_ended_cannot_fail_any_more() -> None:
 
 
 def test_an_error_is_not_healed_by_the_end() -> None:
-    sink = MessageSink(1, None)
+    sink = MessageSink(None)
     sink.fail(MessageMalformed("a CR without LF"))
     sink.end()
     assert not sink.stream.complete
 
 
-async def test_receive_takes_what_is_ready_without_a_pass_of_the_scheduler() -> None:
+async def test_receive_takes_what_is_ready_without_a_pass_of_the_scheduler(whole: Whole) -> None:
     stream = whole(b"one", b"two")
     others: list[str] = []
 
@@ -196,7 +212,7 @@ async def test_receive_takes_what_is_ready_without_a_pass_of_the_scheduler() -> 
         assert others == ["ran"]
 
 
-async def test_a_cancelled_receive_loses_no_chunk() -> None:
+async def test_a_cancelled_receive_loses_no_chunk(whole: Whole) -> None:
     stream = whole(b"one")
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -205,17 +221,92 @@ async def test_a_cancelled_receive_loses_no_chunk() -> None:
     assert await stream.read() == b"one"
 
 
-async def test_closing_gives_the_message_up() -> None:
+async def test_closing_gives_the_message_up(whole: Whole) -> None:
     stream = whole(b"one")
     await stream.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await stream.receive()
 
 
+# --- the channel ---
+
+
+async def test_the_channel_of_a_message_at_hand_serves_the_next_and_brings_nothing_along() -> None:
+    first = MessageSink(None)
+    first.hand_over([b"one", b"two", b"three"])
+    assert await first.stream.receive() == b"one"
+    channel = first.stream._channel
+    first.close_stream()  # the rest was not wanted
+    second = MessageSink(None)
+    second.hand_over([b"four"])
+    assert second.stream._channel is channel
+    assert await iterate(second.stream) == b"four"
+    second.close_stream()
+
+
+async def test_who_kept_a_stream_cannot_read_the_next_message() -> None:
+    first = MessageSink(None)
+    first.hand_over([b"one"])
+    first.close_stream()
+    second = MessageSink(None)
+    second.hand_over([b"two"])
+    with pytest.raises(trio.ClosedResourceError):
+        await first.stream.receive()
+    await first.stream.aclose()
+    assert await iterate(second.stream) == b"two"
+    second.close_stream()
+
+
+async def test_a_message_at_hand_of_many_chunks_has_a_channel_of_its_own() -> None:
+    sink = MessageSink(None)
+    chunks = [b"%d" % number for number in range(20)]
+    sink.hand_over(chunks)
+    channel = sink.stream._channel
+    assert await iterate(sink.stream) == b"".join(chunks)
+    sink.close_stream()
+    following = MessageSink(None)
+    following.hand_over([b"next"])
+    assert following.stream._channel is not channel
+    following.close_stream()
+
+
+async def test_only_so_many_channels_are_kept() -> None:
+    sinks = [MessageSink(None) for _ in range(40)]
+    for sink in sinks:
+        sink.hand_over([b"x"])
+    for sink in sinks:
+        sink.close_stream()
+    assert len(message._spare) == 16
+
+
+@pytest.mark.parametrize("begin", [MessageSink.hand_over, MessageSink.open])
+async def test_what_was_wrong_before_the_handlers_began_is_all_they_are_told(
+    begin: Callable[[MessageSink, Sequence[bytes]], None],
+) -> None:
+    sink = MessageSink(None)
+    sink.fail(MessageMalformed("a CR without LF"))
+    begin(sink, [b"one", b"two"])
+    assert sink.dropped == sink.stream.byte_length == 6
+    with pytest.raises(MessageMalformed):
+        await sink.stream.receive()
+    sink.close_stream()
+
+
+async def test_a_message_at_hand_that_is_too_large_says_so() -> None:
+    sink = MessageSink(5)
+    sink.hand_over([b"123", b"456", b"7"])
+    stream = sink.stream
+    assert (stream.size_exceeded, stream.complete, stream.byte_length) == (True, False, 7)
+    assert await stream.receive() == b"123"
+    with pytest.raises(MessageTooLarge):
+        await stream.receive()
+    sink.close_stream()
+
+
 # --- parsing ---
 
 
-async def test_read_message_parses_with_the_smtp_policy() -> None:
+async def test_read_message_parses_with_the_smtp_policy(whole: Whole) -> None:
     message = await whole(b"Subject: =?utf-8?q?caf=C3=A9?=\r\nTo: b@example.com\r\n\r\n", b"text\r\n").read_message()
     assert isinstance(message, EmailMessage)
     assert message["Subject"] == "café"
@@ -226,7 +317,7 @@ async def test_read_message_parses_with_the_smtp_policy() -> None:
 
 @pytest.mark.parametrize(("size", "in_thread"), [(65_535, False), (65_536, True)])
 async def test_large_messages_are_parsed_off_the_event_loop(
-    size: int, in_thread: bool, monkeypatch: pytest.MonkeyPatch
+    whole: Whole, size: int, in_thread: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
     parse = email.message_from_bytes
@@ -246,7 +337,7 @@ async def test_large_messages_are_parsed_off_the_event_loop(
 
 
 @each_way_of_reading
-async def test_a_tap_sees_every_chunk_and_then_the_end(way: Read) -> None:
+async def test_a_tap_sees_every_chunk_and_then_the_end(whole: Whole, way: Read) -> None:
     seen: list[bytes] = []
     stream = whole(b"one", b"two")
     stream.tap(seen.append)

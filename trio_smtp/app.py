@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
@@ -49,7 +50,7 @@ _Verify = TypeVar("_Verify", bound=Handler[VerifyContext])
 _Close = TypeVar("_Close", bound=Handler[CloseContext])
 
 
-class Phase(enum.Enum):
+class Phase(enum.StrEnum):
     """When handlers run; the value is the decorator's name."""
 
     __hash__: ClassVar[Callable[[object], int]] = object.__hash__
@@ -175,9 +176,12 @@ class App:
         """Serving begins: from now on registering is an error."""
         self._serving = True
 
-    async def run(self, phase: Phase, context: object) -> None:
-        """Run the phase's chain; what a handler raises comes out."""
-        await _run_from(self._handlers[phase], 0, context)
+    def chain(self, phase: Phase) -> Callable[[object], Awaitable[None]]:
+        """What runs the phase's handlers on a context; what one of them raises comes out of it."""
+        handlers = self._handlers[phase]
+        if len(handlers) == 1 and not handlers[0][1]:
+            return handlers[0][0]
+        return partial(_run_from, handlers, 0)
 
     def _register(self, phase: Phase, handler: C) -> C:
         if self._serving:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -37,12 +37,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
+C = TypeVar("C", bound=Context)
+
 #: For the last words, and for `on_close`, in seconds.
 _LAST_WORDS_LIMIT = 5.0
 _CLOSE_HANDLERS_LIMIT = 30.0
 #: So many times `command_timeout` may pass without a message: else a NOOP now and then would hold a place for ever.
 _PATIENCE = 12
 
+# Looking a member up in its Enum takes ten times as long as a name of the module.
+_BDAT, _CLOSED, _BDAT_STATE = Verb.BDAT, State.CLOSED, State.BDAT
 _HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]")
 _BEFORE_TLS = _HELLO | {Verb.NOOP, Verb.RSET, Verb.HELP, Verb.STARTTLS, Verb.QUIT}
@@ -69,6 +73,7 @@ class Connection(Wire):
     """
 
     __slots__ = (
+        "_guarded",
         "_interruptible",
         "_plain_commands",
         "auth_failures",
@@ -102,6 +107,8 @@ class Connection(Wire):
         self.swallowed: int = 0
         #: When the last message was accepted; the connection's beginning before that.
         self.delivered_at: float = self.opened
+        # Something must come before a transaction.
+        self._guarded = self.config.auth_required or self.config.starttls_required
         # Commands other than AUTH while authentication is required and missing.
         self._plain_commands = 0
         # What on_secure said after STARTTLS: it answers the next command.
@@ -128,8 +135,9 @@ class Connection(Wire):
             if self._out:
                 await self.flush()
             if not armed:
-                self._lose_patience()
-                self.arm("command", self.config.command_timeout)
+                timeout = self.config.command_timeout
+                if self.arm("command", timeout) - self.delivered_at > _PATIENCE * timeout:
+                    self._lose_patience()
                 armed = True
             self._interruptible = idle
             await self.receive()
@@ -147,9 +155,7 @@ class Connection(Wire):
         Raises:
             EndSession: It has.
         """
-        if self._clock() - self.delivered_at > _PATIENCE * self.config.command_timeout and (
-            self.transfer is None or self.transfer.too_slow
-        ):
+        if self.transfer is None or self.transfer.too_slow:
             self.log(logging.WARNING, "no message for too long")
             raise EndSession("timeout", _NO_MESSAGE)
 
@@ -226,18 +232,24 @@ class Connection(Wire):
             going_on: Only while this holds, and between the chunks of a message; None: to the session's end.
         """
         machine = self.machine
-        while not machine.closed and (going_on is None or (machine.state is State.BDAT and going_on())):
-            verb: Verb | None = None
+        verb: Verb | None = None
+        while machine.state is not _CLOSED and (going_on is None or (machine.state is _BDAT_STATE and going_on())):
+            verb = None
             line = b""
             try:
-                line = await self.next_line()
+                event = self.framer.next_event()
+                if isinstance(event, Line):
+                    self.lines += 1
+                    line = event.data
+                else:
+                    line = await self.next_line()
                 if self._debug:
                     self._trace("C", line)
                 if self.refusal is not None:
                     raise EndSession("refused", self.refusal)
                 command = parse_command(line, self.syntax)
                 verb = command.verb
-                if verb is not Verb.BDAT:  # whose octets must be read before it can be refused
+                if verb is not _BDAT:  # whose octets must be read before it can be refused
                     self.admit(verb)
                 reply = await PHASES[verb](self, command)
             except ProtocolError as exc:
@@ -251,11 +263,14 @@ class Connection(Wire):
                 # Whoever pipelines thousands of commands lets others have their turn in between.
                 await self.flush()
                 await trio.lowlevel.checkpoint()
-            if self.machine.closed and self.reason == "cancelled":
-                self.reason = "quit" if verb is Verb.QUIT else "refused"
+        if machine.state is _CLOSED and self.reason == "cancelled":
+            self.reason = "quit" if verb is Verb.QUIT else "refused"
 
     def admit(self, verb: Verb) -> None:
         """Order first, then what must come before."""
+        if not self._guarded:
+            self.machine.check(verb)
+            return
         config, session = self.config, self.session
         stranger = config.auth_required and not session.authenticated
         if stranger and verb is not Verb.AUTH and config.max_unauthenticated_commands is not None:
@@ -299,7 +314,7 @@ class Connection(Wire):
         self.arm("delay", seconds + self.config.command_timeout)
         await trio.sleep(seconds)
 
-    async def phase(self, phase: Phase, context: Context, *, timed: bool = True) -> Reply:
+    def phase(self, phase: Phase, context: Context, *, timed: bool = True) -> Awaitable[Reply]:
         """Run a phase's handlers.
 
         Args:
@@ -310,18 +325,18 @@ class Connection(Wire):
         Returns:
             The reply: the context's, or what the handlers' exception stands for.
         """
-        if self.flush_is_due:
-            await self.flush()
-        return await self.run_handlers(phase.value, context, self.app.run(phase, context), timed=timed)
+        return self.run_handlers(phase, context, self.app.chain(phase), timed=timed)
 
     async def run_handlers(
-        self, where: str, context: Context, handlers: Awaitable[None], *, timed: bool = True
+        self, where: str, context: C, handlers: Callable[[C], Awaitable[None]], *, timed: bool = True
     ) -> Reply:
-        """Await handlers and turn what they raise into a reply; see `phase`."""
+        """Run handlers and turn what they raise into a reply; see `phase`."""
+        if self._out and self.flush_is_due:
+            await self.flush()
         if timed:
             self.arm("handler", self.config.handler_timeout)
         try:
-            await handlers
+            await handlers(context)
             reply = context.reply
         except Exception as exc:
             reply = outcome(exc, where, self.session)
@@ -414,7 +429,7 @@ class Connection(Wire):
     async def _run_close_handlers(self) -> None:
         try:
             with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
-                await self.app.run(Phase.CLOSE, CloseContext(self.session, self.reason))
+                await self.app.chain(Phase.CLOSE)(CloseContext(self.session, self.reason))
             if limit.cancelled_caught:
                 self.log(logging.ERROR, "on_close did not end in time")
         except Exception as exc:

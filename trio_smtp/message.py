@@ -7,7 +7,9 @@ A bare channel cannot tell "end of message" from "client vanished": both close i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,8 +28,16 @@ __all__ = [
     "StreamConsumed",
 ]
 
+_Channel = tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]]
+
 # Subscribed once: doing it again for each message costs as much as the channel.
 _open_channel = trio.open_memory_channel[bytes]
+#: Chunks that a channel for messages at hand holds: more than one receive brings.
+_AT_HAND = 8
+#: Such channels, empty and open, for the next message: making one takes longer than all the rest of a message's way
+#: through it.
+_spare: list[_Channel] = []
+_MAX_SPARE = 16
 #: From this size on, in octets, a message is parsed in a worker thread.
 _PARSE_IN_THREAD = 65_536
 
@@ -78,10 +88,23 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     `MessageMalformed` or `MessageIncomplete`. Swallowing that does not change the reply.
     """
 
-    __slots__ = ("_channel", "_complete", "_consumed", "_error", "_finished", "_length", "_size_exceeded", "_taps")
+    __slots__ = (
+        "_channel",
+        "_complete",
+        "_consumed",
+        "_error",
+        "_finished",
+        "_left",
+        "_length",
+        "_size_exceeded",
+        "_taps",
+    )
 
-    def __init__(self, channel: trio.MemoryReceiveChannel[bytes]) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
+        # None: closed.
+        self._channel: trio.MemoryReceiveChannel[bytes] | None = None
+        # Chunks in the channel, when all of the message is there; None: its end is the channel's.
+        self._left: int | None = None
         self._taps: list[Callable[[bytes], None]] = []
         self._length = 0
         self._complete = False
@@ -127,24 +150,59 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         Cancellation: a chunk is never lost; takes what is ready without a pass of the scheduler.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        chunk = self._take() if self._left is not None else await self._wait()
+        if not chunk:
+            raise trio.EndOfChannel
+        return chunk
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        chunk = self._take() if self._left is not None else await self._wait()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    def _take(self) -> bytes:
+        """The next chunk of a message that is there as a whole, or ``b""`` at its end."""
+        if self._channel is None:
+            raise trio.ClosedResourceError
+        if not self._left:
+            return self._reach_end()
+        self._left -= 1
+        chunk = self._channel.receive_nowait()
+        if self._taps:
+            self._run_taps(chunk)
+        return chunk
+
+    async def _wait(self) -> bytes:
+        """The same for one that is on its way."""
+        if self._channel is None:
+            raise trio.ClosedResourceError
         try:
             try:
                 chunk = self._channel.receive_nowait()
             except trio.WouldBlock:
                 chunk = await self._channel.receive()
         except trio.EndOfChannel:
-            self._reach_end()
-            raise
+            return self._reach_end()
         if self._taps:
             self._run_taps(chunk)
         return chunk
 
-    def _reach_end(self) -> None:
+    def _reach_end(self) -> bytes:
         if self._error is not None:
             raise self._error
         if not self._finished:
-            self._run_taps(b"")
+            if self._taps:
+                self._run_taps(b"")
             self._finished = True
+        return b""
+
+    def _close(self) -> None:
+        # Without the end that sends it is open: the channel of a message at hand is another's next.
+        if self._channel is not None and self._left is None:
+            self._channel.close()
+        self._channel = None
 
     def _run_taps(self, chunk: bytes) -> None:
         try:
@@ -153,7 +211,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         except Exception as exc:
             # Kept, so that a handler which swallows it does not change the reply.
             self._fail(exc)
-            self._channel.close()
+            self._close()
             if isinstance(exc, (trio.EndOfChannel, StopAsyncIteration)):
                 # Whoever reads would take it for the end of a whole message.
                 raise RuntimeError(f"a tap raised {type(exc).__name__}") from exc
@@ -226,23 +284,20 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
             MessageIncomplete: The client did not finish.
         """
         self._consumed = True
-        try:
+        with suppress(trio.EndOfChannel):
             while True:
                 await self.receive()
-        except trio.EndOfChannel:
-            return
 
     async def aclose(self) -> None:
         """Give the message up: the reply becomes 451 unless the message was read to its end before."""
-        self._channel.close()
+        self._close()
         await trio.lowlevel.checkpoint()
 
 
 class MessageSink:
-    """The sending end of a `MessageStream`.
+    """The sending end of a `MessageStream`; `open` or `hand_over` makes the channel between them.
 
     Args:
-        capacity: Chunks the channel holds: as many as there are when the whole body is at hand, else one.
         max_size: The most octets a message may have; None: no limit.
 
     Attributes:
@@ -250,15 +305,40 @@ class MessageSink:
         dropped: Octets of the body that were thrown away because nobody takes them.
     """
 
-    __slots__ = ("_channel", "_ended", "_max_size", "_taking", "dropped", "stream")
+    __slots__ = ("_channel", "_ended", "_max_size", "_spare", "_taking", "dropped", "stream")
 
-    def __init__(self, capacity: int, max_size: int | None) -> None:
-        self._channel, receive_channel = _open_channel(capacity)
-        self.stream: MessageStream = MessageStream(receive_channel)
-        self._max_size = max_size
+    def __init__(self, max_size: int | None) -> None:
+        self._channel: trio.MemorySendChannel[bytes] | None = None
+        # The channel, when it is to be used again.
+        self._spare: _Channel | None = None
+        self.stream: MessageStream = MessageStream()
+        self._max_size = math.inf if max_size is None else max_size
         self._taking = True
         self._ended = False
         self.dropped: int = 0
+
+    def open(self, chunks: Sequence[bytes]) -> None:
+        """Begin a message that is on its way with the chunks that have come; the channel holds these, or one."""
+        self._channel, self.stream._channel = _open_channel(max(1, len(chunks)))
+        for chunk in chunks:
+            self.put_nowait(chunk)
+        if not self._taking:
+            self._stop()
+
+    def hand_over(self, chunks: Sequence[bytes]) -> None:
+        """Hand on the whole of a message that is there: at once, and up to its end."""
+        stream = self.stream
+        if len(chunks) <= _AT_HAND:
+            self._spare = _spare.pop() if _spare else _open_channel(_AT_HAND)
+            self._channel, stream._channel = self._spare
+        else:
+            self._channel, stream._channel = _open_channel(len(chunks))
+        left = 0
+        for chunk in chunks:
+            self.put_nowait(chunk)
+            left += self._taking
+        stream._left = left
+        self.end()
 
     @property
     def error(self) -> Exception | None:
@@ -273,10 +353,11 @@ class MessageSink:
     def put_nowait(self, chunk: bytes) -> bool:
         """Take a chunk in, or drop it when the message failed or nobody reads; False: the channel is full."""
         stream = self.stream
-        if self._taking and self._max_size is not None and stream._length + len(chunk) > self._max_size:
+        if self._taking and stream._length + len(chunk) > self._max_size:
             stream._size_exceeded = True
             self.fail(MessageTooLarge())
         if self._taking:
+            assert self._channel is not None
             try:
                 self._channel.send_nowait(chunk)
             except trio.WouldBlock:
@@ -290,6 +371,7 @@ class MessageSink:
 
     async def put(self, chunk: bytes) -> None:
         """The same, waiting until the reader has made room."""
+        assert self._channel is not None
         self.stream._length += len(chunk)
         try:
             await self._channel.send(chunk)
@@ -302,16 +384,27 @@ class MessageSink:
         if self.stream._error is None:
             self.stream._complete = True
         self._ended = True
-        self._taking = False
-        self._channel.close()
+        self._stop()
 
     def fail(self, error: SMTPError) -> None:
         """The message will not be whole; the first reason stays, and a message that has ended has ended."""
         if not self._ended:
             self.stream._fail(error)
+        self._stop()
+
+    def _stop(self) -> None:
         self._taking = False
-        self._channel.close()
+        if self._channel is not None and self._spare is None:
+            self._channel.close()
 
     def close_stream(self) -> None:
         """The handlers are done: what still arrives is dropped."""
-        self.stream._channel.close()
+        stream = self.stream
+        stream._close()
+        if self._spare is not None and len(_spare) < _MAX_SPARE:
+            receive_channel = self._spare[1]
+            while stream._left:  # a handler that refused early
+                receive_channel.receive_nowait()
+                stream._left -= 1
+            _spare.append(self._spare)
+            self._spare = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,8 @@ def discard_bound(conn: Connection) -> float:
 class ClientClock:
     """The clocks that hold while a body is awaited: silence, and the rate."""
 
+    __slots__ = ("_conn", "_octets", "_seconds")
+
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._seconds = 0.0
@@ -71,11 +73,10 @@ class ClientClock:
         """
         conn = self._conn
         await conn.flush()
-        conn.arm("data", conn.config.data_timeout)
-        before = trio.current_time()
+        before = conn.arm("data", conn.config.data_timeout)
         octets = await conn.receive()
         self._octets += octets
-        self._seconds += trio.current_time() - before
+        self._seconds += conn.now() - before
         if self._seconds > _RATE_GRACE and self._octets < conn.config.min_data_rate * self._seconds:
             conn.log(logging.WARNING, "the message comes too slowly")
             raise EndSession("timeout", _TOO_SLOW)
@@ -91,18 +92,33 @@ class Transfer:
         refused: LMTP: the recipients whose reply a handler has set.
     """
 
+    __slots__ = (
+        "_began",
+        "_clock",
+        "_conn",
+        "_envelope",
+        "_error",
+        "_handlers_done",
+        "_handlers_left",
+        "_handlers_scope",
+        "_malformed",
+        "refused",
+        "reply",
+        "sink",
+    )
+
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._envelope = conn.session.envelope  # RSET gives the session another
         self._clock = ClientClock(conn)
         self._handlers_scope = conn.scope
         self._handlers_left = conn.config.handler_timeout
-        self._handlers_done = trio.Event()
-        self._began = trio.current_time()
+        self._handlers_done: trio.Event | None = None
+        self._began = conn.now()
         self._malformed = False
         # What was wrong with the message when the handlers had ended.
         self._error: Exception | None = None
-        self.sink: MessageSink = MessageSink(1, conn.config.max_message_size)
+        self.sink: MessageSink = MessageSink(conn.config.max_message_size)
         self.reply: Reply | None = None
         self.refused: Mapping[Address, Reply] = {}
 
@@ -114,44 +130,39 @@ class Transfer:
 
     async def run(self) -> Reply:
         """Take the whole body, after 354 or with a BDAT that is the first and last; returns the reply."""
-        chunks, malformed, whole = await self._first_read()
-        if len(chunks) > 1:
-            self.sink = MessageSink(len(chunks), self._conn.config.max_message_size)
-        sink = self.sink
-        for chunk in chunks:
-            sink.put_nowait(chunk)
-        if malformed is not None:
-            self._malformed = True
-            sink.fail(MessageMalformed(malformed))
+        chunks, whole = await self._first_read()
         if whole:
-            sink.end()
+            self.sink.hand_over(chunks)
             await self._handle(timed=True)
         else:
-            async with self.side_by_side():
+            async with self.side_by_side(chunks):
                 await self._read_to_end()
-                sink.end()
+                self.sink.end()
         return self.judge()
 
-    async def _first_read(self) -> tuple[list[bytes], str | None, bool]:
-        """What one receive brings: the chunks, what is wrong with them, and whether the end was among them."""
-        conn = self._conn
+    async def _first_read(self) -> tuple[list[bytes], bool]:
+        """What one receive brings: the chunks, and whether the end was among them."""
+        next_event = self._conn.framer.next_event
         chunks: list[bytes] = []
-        malformed: str | None = None
         received = False
         while True:
-            event = conn.framer.next_event()
-            if event is NEED_DATA:
-                if received:
-                    return chunks, malformed, False
-                await self._clock.receive()
-                received = True
-            elif isinstance(event, BodyChunk):
+            event = next_event()
+            if isinstance(event, BodyChunk):
                 chunks.append(event.data)
             elif isinstance(event, EndOfBody):
-                return chunks, malformed, True
+                return chunks, True
+            elif event is NEED_DATA:
+                if received:
+                    return chunks, False
+                await self._clock.receive()
+                received = True
             else:
                 assert isinstance(event, MalformedBody)
-                malformed = event.reason
+                self._find_malformed(event)
+
+    def _find_malformed(self, event: MalformedBody) -> None:
+        self._malformed = True
+        self.sink.fail(MessageMalformed(event.reason))
 
     # The handlers
 
@@ -163,20 +174,26 @@ class Transfer:
         self.refused = context.recipient_replies
         self._error = sink.error
         sink.close_stream()
-        self._handlers_done.set()
+        if self._handlers_done is not None:
+            self._handlers_done.set()
 
     async def _handle_in_child(self) -> None:
         await self._handle(timed=False)
 
     @asynccontextmanager
-    async def side_by_side(self) -> AsyncIterator[None]:
+    async def side_by_side(self, chunks: Sequence[bytes] = ()) -> AsyncIterator[None]:
         """Run the handlers in a child task while the block reads; waits for their end.
+
+        Args:
+            chunks: What has come already.
 
         A message that has not ended when the block ends is given up. What ends the session inside the block is raised
         again when the handlers have ended.
         """
         conn = self._conn
         conn.disarm()
+        self.sink.open(chunks)
+        self._handlers_done = trio.Event()
         end: EndSession | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -209,6 +226,7 @@ class Transfer:
 
     async def wait_for_handlers(self) -> None:
         """Wait until they have ended; their clock runs, the client's does not."""
+        assert self._handlers_done is not None
         self._let_handlers_run()
         await self._handlers_done.wait()
 
@@ -235,8 +253,7 @@ class Transfer:
                 return
             else:
                 assert isinstance(event, MalformedBody)
-                self._malformed = True
-                sink.fail(MessageMalformed(event.reason))
+                self._find_malformed(event)
         conn.log(logging.WARNING, "too much of a refused message")
         raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
 
@@ -275,11 +292,12 @@ class Transfer:
         )
         return _NOT_READ
 
-    def log(self, result: str) -> None:
-        """One line a message."""
+    def log(self, replies: Sequence[Reply] = ()) -> None:
+        """One line a message, with what it was answered; no reply: it was not finished."""
         conn = self._conn
         if logger.isEnabledFor(logging.INFO):
             session, envelope = conn.session, self._envelope
+            result = "reply=" + ",".join(str(each.code) for each in replies) if replies else "incomplete"
             logger.info(
                 "session=%s peer=%s message from=<%s> recipients=%d size=%d %s seconds=%.3f",
                 session.id,

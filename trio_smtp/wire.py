@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -56,7 +57,6 @@ class Wire:
     """
 
     __slots__ = (
-        "_clock",
         "_debug",
         "_expires",
         "_out",
@@ -70,6 +70,7 @@ class Wire:
         "enhanced",
         "framer",
         "host",
+        "now",
         "opened",
         "scope",
         "server",
@@ -102,9 +103,9 @@ class Wire:
         while isinstance(self._raw, trio.SSLStream):
             self._raw = self._raw.transport_stream
         # A method of the run's clock: asking it directly costs a third of trio.current_time().
-        self._clock = trio.lowlevel.current_clock().current_time
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._expires = math.inf
-        self.opened: float = self._clock()
+        self.opened: float = self.now()
         self.session_end: float = self.opened + (self.config.session_timeout or math.inf)
         self.scope.deadline = self.session_end
         self.reset_wire(stream)
@@ -113,7 +114,7 @@ class Wire:
     def flush_is_due(self) -> bool:
         """Replies have waited long enough: no handler may hold them up."""
         return bool(self._out) and (
-            self._out_octets > MAX_WAITING_OCTETS or self._clock() - self._out_since > _MAX_WAITING_SECONDS
+            self._out_octets > MAX_WAITING_OCTETS or self.now() - self._out_since > _MAX_WAITING_SECONDS
         )
 
     def reset_wire(self, stream: trio.abc.Stream) -> None:
@@ -129,10 +130,12 @@ class Wire:
         )
         self.syntax: Syntax = self.server.offer.syntax(self.session)
 
-    def arm(self, activity: Activity, timeout: float) -> None:
-        """Set the deadline for what begins now; the server's watch holds to it (`expire`)."""
+    def arm(self, activity: Activity, timeout: float) -> float:
+        """Set the deadline for what begins now; the server's watch holds to it (`expire`). Returns the time."""
         self.activity = activity
-        self._expires = self._clock() + timeout
+        now = self.now()
+        self._expires = now + timeout
+        return now
 
     def disarm(self) -> None:
         """No deadline but the session's own."""
@@ -150,8 +153,11 @@ class Wire:
         Raises:
             EndSession: The client is gone.
         """
-        data = await self.receive_raw(RECEIVE_SIZE)
-        self.framer.feed(data)
+        try:
+            data = await self.stream.receive_some(RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            raise EndSession("lost") from None
+        self.framer.feed(self._count(data))
         return len(data)
 
     async def receive_raw(self, most: int) -> bytes:
@@ -164,6 +170,9 @@ class Wire:
             data = await self.stream.receive_some(most)
         except trio.BrokenResourceError:
             raise EndSession("lost") from None
+        return self._count(data)
+
+    def _count(self, data: bytes | bytearray) -> bytes:
         if not data:
             raise EndSession("lost")
         self.stats.octets_received += len(data)
@@ -178,7 +187,7 @@ class Wire:
             self.session.error = f"{code}{status} {reply.text}"
         wire = reply.encode(enhanced=enhanced and self.enhanced and code != 334, utf8=self.session.envelope.smtp_utf8)
         if not self._out:
-            self._out_since = self._clock()
+            self._out_since = self.now()
         self._out.append(wire)
         self._out_octets += len(wire)
         if self._debug:
