@@ -14,7 +14,7 @@ import attrs
 
 from .protocol.credentials import ScramSecret
 from .protocol.sasl import MECHANISMS, Mechanism
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 from .session import Session
 
 __all__ = ["COMMANDS", "Config"]
@@ -138,8 +138,8 @@ def _check_networks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None
         raise ValueError(f"{attribute.name} must be several networks such as '10.0.0.0/8': {value}")
 
 
-@attrs.frozen(kw_only=True)
-class Config:
+@attrs.frozen(kw_only=True, repr=False)
+class Config(ShowsFields):
     """What a server allows, waits for and offers. Durations are in seconds, sizes in octets.
 
     Raises:
@@ -288,8 +288,6 @@ class Config:
 
     reverse_dns: bool = _flag(False)
     reverse_dns_timeout: float = _seconds(1.5)
-
-    __repr__ = repr_of_fields
 
     @hostname.validator
     def _check_hostname(self, attribute: attrs.Attribute[str], value: object) -> None:

@@ -12,7 +12,7 @@ from .protocol.addresses import Address
 from .protocol.credentials import Credentials
 from .protocol.errors import SMTPError
 from .protocol.replies import Reply
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 from .session import Envelope, Session
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
 CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled"]
 
 
-@attrs.define(eq=False)
-class Context:
+@attrs.define(eq=False, repr=False)
+class Context(ShowsFields):
     """What all contexts that can refuse have in common.
 
     Attributes:
@@ -46,8 +46,6 @@ class Context:
     _reply: Reply
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Refused")
-
-    __repr__ = repr_of_fields
 
     @property
     def reply(self) -> Reply:
@@ -118,7 +116,7 @@ class SecureContext(Context):
     _refusal: ClassVar[tuple[int, str]] = (550, "TLS session refused")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HeloContext(Context):
     """HELO, EHLO or LHLO.
 
@@ -129,8 +127,6 @@ class HeloContext(Context):
 
     domain: str
     extensions: list[str]
-
-    __repr__ = repr_of_fields
 
     @property
     def reply(self) -> Reply:
@@ -145,7 +141,7 @@ class HeloContext(Context):
         self.extensions[:] = reply.lines[1:]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AuthContext(Context):
     """The SASL exchange is complete. Nobody calling `accept` means 535.
 
@@ -161,8 +157,6 @@ class AuthContext(Context):
     _challenge: Mapping[str, str] | None = None
 
     _refusal: ClassVar[tuple[int, str]] = (535, "Authentication credentials invalid")
-
-    __repr__ = repr_of_fields
 
     @property
     def oauth_challenge(self) -> Mapping[str, str]:
@@ -194,7 +188,7 @@ class AuthContext(Context):
         self.user = user
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MailFromContext(Context):
     """MAIL.
 
@@ -206,10 +200,8 @@ class MailFromContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Sender refused")
 
-    __repr__ = repr_of_fields
 
-
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RcptToContext(Context):
     """RCPT.
 
@@ -220,8 +212,6 @@ class RcptToContext(Context):
     address: Address
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Recipient refused")
-
-    __repr__ = repr_of_fields
 
 
 class DataStartContext(Context):
@@ -237,7 +227,7 @@ class DataStartContext(Context):
         return self.session.envelope
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DataContext(Context):
     """The message.
 
@@ -252,8 +242,6 @@ class DataContext(Context):
     _refused: dict[Address, Reply] = attrs.field(factory=dict)
 
     _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
-
-    __repr__ = repr_of_fields
 
     @property
     def size_exceeded(self) -> bool:
@@ -298,7 +286,7 @@ class DataContext(Context):
         return received_header(self.session, self.envelope, self._hostname)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class VerifyContext(Context):
     """VRFY or EXPN.
 
@@ -310,10 +298,8 @@ class VerifyContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Not known here")
 
-    __repr__ = repr_of_fields
 
-
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CommandContext(Context):
     """A verb that an `Extension` brought.
 
@@ -325,11 +311,9 @@ class CommandContext(Context):
     verb: str
     argument: str
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen(eq=False)
-class CloseContext:
+@attrs.frozen(eq=False, repr=False)
+class CloseContext(ShowsFields):
     """The connection is over; nothing more can be said.
 
     Attributes:
@@ -339,5 +323,3 @@ class CloseContext:
 
     session: Session
     reason: CloseReason
-
-    __repr__ = repr_of_fields

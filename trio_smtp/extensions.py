@@ -21,7 +21,7 @@ from .contexts import CommandContext
 from .protocol import parameters as p
 from .protocol.commands import Syntax, Verb
 from .protocol.sasl import MECHANISMS, Mechanism, SASLContext
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 from .protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 from .session import Session
 
@@ -52,8 +52,8 @@ def _keywords(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
             raise ValueError(f"{attribute.name}: {word!r} must be letters, digits and hyphens")
 
 
-@attrs.frozen(kw_only=True)
-class Extension:
+@attrs.frozen(kw_only=True, repr=False)
+class Extension(ShowsFields):
     """An SMTP service extension: what EHLO says of it, its parameters, its verbs (RFC 5321 section 2.2).
 
     Register it with `App.extend`. Parsed values stand in ``envelope.values`` (MAIL) and ``address.values`` (RCPT).
@@ -85,8 +85,6 @@ class Extension:
     )
     commands: Mapping[str, CommandHandler] = attrs.field(factory=dict, converter=_upper_keys, validator=_keywords)
     available: Callable[[Session], bool] | None = None
-
-    __repr__ = repr_of_fields
 
     def __attrs_post_init__(self) -> None:
         taken = sorted(set(self.commands) & set(_VERBS) | {self.keyword, *self.mail_parameters} & _RESERVED)

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 from .server import SMTPServer
 from .unix import open_unix_listener, remove_socket_file
 
@@ -21,8 +21,8 @@ __all__ = ["Listening", "listen"]
 _SPREADS: bool = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
 
 
-@attrs.define(eq=False)
-class Listening:
+@attrs.define(eq=False, repr=False)
+class Listening(ShowsFields):
     """A server, and the sockets it listens on in each worker.
 
     Attributes:
@@ -34,8 +34,6 @@ class Listening:
     server: SMTPServer
     sockets: Sequence[Sequence[socket.socket]]
     file: tuple[str, tuple[int, int]] | None = None
-
-    __repr__ = repr_of_fields
 
     def close(self) -> None:
         """Close them all; more than once is fine."""

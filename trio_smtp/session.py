@@ -12,7 +12,7 @@ import attrs
 from .protocol.addresses import Address
 from .protocol.parameters import DeliverBy, DSNEnvelope
 from .protocol.proxy import ProxyHeader
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Envelope", "Session", "TLSInfo"]
 
 
-@attrs.frozen
-class TLSInfo:
+@attrs.frozen(repr=False)
+class TLSInfo(ShowsFields):
     """What a TLS handshake agreed on.
 
     Attributes:
@@ -40,11 +40,9 @@ class TLSInfo:
     peer_certificate: bytes | None = attrs.field(default=None, repr=False)
     server_certificate: bytes | None = attrs.field(default=None, repr=False)
 
-    __repr__ = repr_of_fields
 
-
-@attrs.define(eq=False)
-class Envelope:
+@attrs.define(eq=False, repr=False)
+class Envelope(ShowsFields):
     """One mail transaction's sender, recipients and parameters.
 
     At the end of a transaction the session gets a new one, so a handler may keep this one.
@@ -79,11 +77,9 @@ class Envelope:
     hold_until: datetime | None = None
     values: Mapping[str, object] = MappingProxyType({})
 
-    __repr__ = repr_of_fields
 
-
-@attrs.define(eq=False)
-class Session:
+@attrs.define(eq=False, repr=False)
+class Session(ShowsFields):
     """One client's connection, the same object from connect to close.
 
     Attributes:
@@ -138,8 +134,6 @@ class Session:
     lmtp: bool = False
     error: str | None = None
     data: dict[str, object] = attrs.field(factory=dict)
-
-    __repr__ = repr_of_fields
 
     @property
     def tls(self) -> TLSInfo | None:

@@ -6,13 +6,13 @@ from collections import Counter
 
 import attrs
 
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 
 __all__ = ["Stats"]
 
 
-@attrs.define(eq=False)
-class Stats:
+@attrs.define(eq=False, repr=False)
+class Stats(ShowsFields):
     """What a server has seen since it was made. Read it at any time; only the server writes.
 
     Attributes:
@@ -42,5 +42,3 @@ class Stats:
     messages_incomplete: int = 0
     octets_received: int = 0
     replies: Counter[int] = attrs.field(factory=Counter)
-
-    __repr__ = repr_of_fields

@@ -32,7 +32,7 @@ from .app import App
 from .config import Config
 from .listening import Listening, listen
 from .processes import System
-from .protocol.values import repr_of_fields
+from .protocol.values import ShowsFields
 from .server import SMTPServer
 
 __all__ = ["Reload", "Supervisor", "serve_workers", "work"]
@@ -52,8 +52,8 @@ _MARGIN = 40.0
 # The supervisor
 
 
-@attrs.define(eq=False)
-class _Place:
+@attrs.define(eq=False, repr=False)
+class _Place(ShowsFields):
     """Where a worker stands, or is to stand."""
 
     number: int
@@ -64,8 +64,6 @@ class _Place:
     #: When the next one starts, and how long it waited.
     due: float = 0.0
     delay: float = 0.0
-
-    __repr__ = repr_of_fields
 
 
 class Supervisor:

@@ -8,18 +8,16 @@ import attrs
 import pytest
 
 import trio_smtp
-from trio_smtp.protocol.values import repr_of_fields
+from trio_smtp.protocol.values import ShowsFields
 
 
 class Outer:
-    @attrs.define
-    class Ours:
+    @attrs.define(repr=False)
+    class Ours(ShowsFields):
         name: str
         _private: bytes = b"\r\n"
         secret: str = attrs.field(default="hunter2", repr=False)
         more: object = None
-
-        __repr__ = repr_of_fields
 
     @attrs.define
     class Theirs:
@@ -29,9 +27,9 @@ class Outer:
         more: object = None
 
 
-@attrs.define
-class Empty:
-    __repr__ = repr_of_fields
+@attrs.define(repr=False)
+class Empty(ShowsFields):
+    """No fields."""
 
 
 class Child(Outer.Ours):
@@ -63,4 +61,4 @@ def test_public_classes_have_no_repr_that_attrs_compiled() -> None:
     public = [getattr(trio_smtp, name) for name in trio_smtp.__all__]
     classes: dict[str, Any] = {cls.__name__: cls for cls in public if hasattr(cls, "__attrs_attrs__")}
     assert {"Config", "Reply", "Session"} < set(classes)
-    assert [name for name, cls in classes.items() if cls.__repr__ is not repr_of_fields] == []
+    assert [name for name, cls in classes.items() if cls.__repr__ is not ShowsFields.__repr__] == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from .errors import ProtocolError
-from .values import repr_of_fields
+from .values import ShowsFields
 
 if TYPE_CHECKING:
     from .parameters import DSNRecipient
@@ -51,8 +51,8 @@ _MAX_DOMAIN = 255
 _MAX_LABEL = 63
 
 
-@attrs.frozen(eq=False)
-class Address:
+@attrs.frozen(eq=False, repr=False)
+class Address(ShowsFields):
     """A reverse-path or a recipient, as it was sent. Two are equal only when they are the same object.
 
     Attributes:
@@ -73,8 +73,6 @@ class Address:
     args: Mapping[str, str | bool] = _NO_ARGS
     dsn: DSNRecipient | None = None
     values: Mapping[str, object] = _NO_ARGS
-
-    __repr__ = repr_of_fields
 
     def __str__(self) -> str:
         return self.address

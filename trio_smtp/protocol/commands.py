@@ -13,7 +13,7 @@ import attrs
 from .addresses import Address, parse_path, split_path
 from .errors import ProtocolError
 from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
-from .values import repr_of_fields
+from .values import ShowsFields
 from .xclient import parse_attributes
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
@@ -54,8 +54,8 @@ class Verb(enum.Enum):
     HANDSHAKE = "<TLS handshake>"
 
 
-@attrs.define
-class Command:
+@attrs.define(repr=False)
+class Command(ShowsFields):
     """One parsed command line.
 
     Attributes:
@@ -76,11 +76,9 @@ class Command:
     last: bool = False
     name: str = ""
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen(kw_only=True)
-class Syntax:
+@attrs.frozen(kw_only=True, repr=False)
+class Syntax(ShowsFields):
     """What a line may say in this session, now.
 
     Attributes:
@@ -100,8 +98,6 @@ class Syntax:
     strict_addresses: bool = True
     allow_unknown_parameters: bool = False
     chunking: bool = False
-
-    __repr__ = repr_of_fields
 
 
 def parse_command(line: bytes, syntax: Syntax) -> Command:

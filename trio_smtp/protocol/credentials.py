@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import attrs
 
-from .values import repr_of_fields
+from .values import ShowsFields
 
 __all__ = [
     "DIGEST_SIZES",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-class _WithoutPassword:
+class _WithoutPassword(ShowsFields):
     """For credentials that no password can be compared with."""
 
     method: str
@@ -32,8 +32,8 @@ class _WithoutPassword:
         raise TypeError(f"{self.method} credentials hold no password to validate")
 
 
-@attrs.frozen
-class PlainCredentials:
+@attrs.frozen(repr=False)
+class PlainCredentials(ShowsFields):
     """A user name and a password, from PLAIN or LOGIN.
 
     Attributes:
@@ -50,15 +50,13 @@ class PlainCredentials:
     password: str = attrs.field(repr=False)
     authzid: str | None = None
 
-    __repr__ = repr_of_fields
-
     def validate_password(self, password: str) -> bool:
         """Whether the client knows this password, compared in constant time."""
         return hmac.compare_digest(self.password.encode(), password.encode())
 
 
-@attrs.frozen
-class CramMD5Credentials:
+@attrs.frozen(repr=False)
+class CramMD5Credentials(ShowsFields):
     """A user name, and a digest that proves a password without sending it.
 
     Attributes:
@@ -75,15 +73,13 @@ class CramMD5Credentials:
     response: str = attrs.field(repr=False)
     method: str = "CRAM-MD5"
 
-    __repr__ = repr_of_fields
-
     def validate_password(self, password: str) -> bool:
         """Whether the digest was made with this password, compared in constant time."""
         digest = hmac.new(password.encode(), self.challenge.encode(), "md5").hexdigest()
         return hmac.compare_digest(digest, self.response.lower())
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class OAuthCredentials(_WithoutPassword):
     """A user name and an OAuth 2.0 bearer token, from XOAUTH2 or OAUTHBEARER.
 
@@ -103,10 +99,8 @@ class OAuthCredentials(_WithoutPassword):
     host: str | None = None
     port: int | None = None
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ExternalCredentials(_WithoutPassword):
     """The client's TLS certificate vouches for it; see ``session.tls.peer_certificate``.
 
@@ -120,15 +114,13 @@ class ExternalCredentials(_WithoutPassword):
     authzid: str | None = None
     method: str = "EXTERNAL"
 
-    __repr__ = repr_of_fields
-
     @property
     def username(self) -> str:
         """The identity asked for, ``""`` when it is left to the certificate."""
         return self.authzid or ""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ScramCredentials(_WithoutPassword):
     """A user who has proved the password by SCRAM.
 
@@ -144,10 +136,8 @@ class ScramCredentials(_WithoutPassword):
     username: str
     authzid: str | None = None
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
+@attrs.frozen(repr=False)
 class XClientCredentials(_WithoutPassword):
     """A trusted front end says who logged in there (XCLIENT LOGIN).
 
@@ -158,8 +148,6 @@ class XClientCredentials(_WithoutPassword):
 
     username: str
     method: str = "XCLIENT"
-
-    __repr__ = repr_of_fields
 
 
 #: What `AuthContext.credentials` may be.
@@ -177,8 +165,8 @@ Credentials = (
 DIGEST_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
 
 
-@attrs.frozen
-class ScramSecret:
+@attrs.frozen(repr=False)
+class ScramSecret(ShowsFields):
     """What a server keeps to check a SCRAM proof with: not the password, and nothing to log in with.
 
     Attributes:
@@ -199,8 +187,6 @@ class ScramSecret:
     stored_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
     iterations: int = 4096
-
-    __repr__ = repr_of_fields
 
     def __attrs_post_init__(self) -> None:
         size = DIGEST_SIZES.get(self.mechanism)

@@ -20,7 +20,7 @@ from typing import Final, Literal
 import attrs
 
 from .errors import ProtocolError
-from .values import repr_of_fields
+from .values import ShowsFields
 
 __all__ = ["MAX_CHUNK", "NEED_DATA", "BodyChunk", "EndOfBody", "Event", "Framer", "Line", "MalformedBody"]
 
@@ -38,38 +38,30 @@ class _NeedData(enum.Enum):
 NEED_DATA: Final = _NeedData.NEED_DATA
 
 
-@attrs.define
-class Line:
+@attrs.define(repr=False)
+class Line(ShowsFields):
     """One line, without its end."""
 
     data: bytes
 
-    __repr__ = repr_of_fields
 
-
-@attrs.define
-class BodyChunk:
+@attrs.define(repr=False)
+class BodyChunk(ShowsFields):
     """Octets of the body, dots unstuffed, 1 to `MAX_CHUNK` of them."""
 
     data: bytes
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
-class MalformedBody:
+@attrs.frozen(repr=False)
+class MalformedBody(ShowsFields):
     """The body broke a rule. Comes once; no BodyChunk follows it, only the EndOfBody."""
 
     reason: str
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
-class EndOfBody:
+@attrs.frozen(repr=False)
+class EndOfBody(ShowsFields):
     """The end mark was seen, or the last octet of the chunk; what follows in the buffer is lines again."""
-
-    __repr__ = repr_of_fields
 
 
 Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from .errors import ProtocolError
-from .values import repr_of_fields
+from .values import ShowsFields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,8 +49,8 @@ _HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
 _NONE: tuple[Mapping[str, str | bool], Mapping[str, object]] = (MappingProxyType({}), MappingProxyType({}))
 
 
-@attrs.frozen
-class DSNEnvelope:
+@attrs.frozen(repr=False)
+class DSNEnvelope(ShowsFields):
     """What a client asks of delivery status notifications for a message (RFC 3461 sections 4.3 and 4.4).
 
     Attributes:
@@ -61,11 +61,9 @@ class DSNEnvelope:
     ret: Literal["FULL", "HDRS"] | None = None
     envid: str | None = None
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
-class DeliverBy:
+@attrs.frozen(repr=False)
+class DeliverBy(ShowsFields):
     """When a message is to be delivered (RFC 2852).
 
     Attributes:
@@ -78,11 +76,9 @@ class DeliverBy:
     mode: Literal["N", "R"]
     trace: bool = False
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
-class DSNRecipient:
+@attrs.frozen(repr=False)
+class DSNRecipient(ShowsFields):
     """What a client asks of delivery status notifications for one recipient (RFC 3461 sections 4.1 and 4.2).
 
     Attributes:
@@ -92,8 +88,6 @@ class DSNRecipient:
 
     notify: tuple[str, ...] = ()
     orcpt: tuple[str, str] | None = None
-
-    __repr__ = repr_of_fields
 
 
 def parse_parameters(

@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 
-from .values import repr_of_fields
+from .values import ShowsFields
 
 __all__ = ["HeaderReader", "ProxyError", "ProxyHeader"]
 
@@ -29,8 +29,8 @@ class ProxyError(ValueError):
     """The header is not one; the connection cannot be trusted."""
 
 
-@attrs.frozen
-class ProxyHeader:
+@attrs.frozen(repr=False)
+class ProxyHeader(ShowsFields):
     """What a proxy in front says of a connection.
 
     Attributes:
@@ -59,8 +59,6 @@ class ProxyHeader:
     ssl_version: str | None = None
     ssl_client_cn: str | None = None
     ssl_verified: bool = False
-
-    __repr__ = repr_of_fields
 
 
 class HeaderReader:

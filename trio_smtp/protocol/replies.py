@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from .values import repr_of_fields
+from .values import ShowsFields
 
 __all__ = ["MAX_REPLY_LINE", "Reply", "default_enhanced", "parse_reply"]
 
@@ -93,8 +93,8 @@ def _clean(code: int, message: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(lines) or ("",)
 
 
-@attrs.frozen(init=False)
-class Reply:
+@attrs.frozen(init=False, repr=False)
+class Reply(ShowsFields):
     """One reply of the server: a code, an enhanced status code and one or several lines of text.
 
     Args:
@@ -120,8 +120,6 @@ class Reply:
     lines: tuple[str, ...]
     enhanced: str | None
     _wire: dict[tuple[bool, bool], bytes] = attrs.field(eq=False, repr=False)
-
-    __repr__ = repr_of_fields
 
     def __init__(self, code: int, message: str | Iterable[str], enhanced: str | None = None) -> None:
         if type(code) is not int or not 200 <= code <= 599:

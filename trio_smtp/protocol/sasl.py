@@ -24,7 +24,7 @@ from .credentials import (
     PlainCredentials,
 )
 from .errors import ProtocolError, SMTPError
-from .values import repr_of_fields
+from .values import ShowsFields
 
 __all__ = [
     "MECHANISMS",
@@ -43,8 +43,8 @@ class AuthenticationFailed(SMTPError):
         super().__init__("Authentication credentials invalid", 535, "5.7.8")
 
 
-@attrs.frozen
-class SASLContext:
+@attrs.frozen(repr=False)
+class SASLContext(ShowsFields):
     """What a mechanism may know of the session.
 
     Attributes:
@@ -59,11 +59,9 @@ class SASLContext:
     server_certificate: bytes | None = None
     plus: bool = False
 
-    __repr__ = repr_of_fields
 
-
-@attrs.frozen
-class SecretNeeded:
+@attrs.frozen(repr=False)
+class SecretNeeded(ShowsFields):
     """Yielded to have the stored secret of a user looked up; the ScramSecret or None is sent back.
 
     Attributes:
@@ -71,8 +69,6 @@ class SecretNeeded:
     """
 
     username: str
-
-    __repr__ = repr_of_fields
 
 
 #: Yields challenges (or a SecretNeeded), is sent responses (or the secret), returns the credentials.
@@ -83,8 +79,8 @@ def _always(context: SASLContext) -> bool:
     return True
 
 
-@attrs.frozen
-class Mechanism:
+@attrs.frozen(repr=False)
+class Mechanism(ShowsFields):
     """One SASL mechanism; make one to have a mechanism of your own in ``Config(auth_mechanisms=...)``.
 
     Args:
@@ -103,8 +99,6 @@ class Mechanism:
     takes_initial_response: bool = True
     usable: Callable[[SASLContext], bool] = _always
     oauth: bool = False
-
-    __repr__ = repr_of_fields
 
     @name.validator
     def _check_name(self, attribute: attrs.Attribute[str], value: str) -> None:
