@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -62,6 +65,29 @@ def test_what_is_printed_is_printed_once(
     assert all(port is not None and int(port[1]) > 0 for port in ports)
     assert out[3] == "Send a first message:"
     assert out[5:] == ["Finishing what is under way; a second signal stops at once."]
+
+
+class Pieces(io.RawIOBase):
+    """What is written, as the system sees it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(bytes(piece))
+        return len(piece)
+
+
+def test_lines_of_several_workers_do_not_mix(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python writes what it is given at once where PYTHONUNBUFFERED is set."""
+    raw = Pieces()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", write_through=True))  # type: ignore[type-var]
+    assert main(["--port", "0", "--workers", "2"]) == 5
+    assert len(raw.pieces) == 4
+    assert all(piece.endswith(b"\n") for piece in raw.pieces)
 
 
 def test_lines_of_the_log_say_which_process(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:

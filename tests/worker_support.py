@@ -73,11 +73,15 @@ class Process:
         threading.Thread(target=read, daemon=True).start()
         return lines
 
-    @staticmethod
-    def _rest(lines: queue.Queue[str | None]) -> Iterator[str]:
+    def _rest(self, lines: queue.Queue[str | None]) -> Iterator[str]:
         """Lines as they come, up to the end, which stays there."""
-        while (line := lines.get(timeout=PATIENCE)) is not None:
-            yield line
+        try:
+            while (line := lines.get(timeout=PATIENCE)) is not None:
+                yield line
+        except queue.Empty:
+            while not self.errors.empty():
+                self.log.append(str(self.errors.get()))
+            pytest.fail("nothing more comes; the log:\n" + "\n".join(self.log))
         lines.put(None)
 
     def line(self, pattern: str) -> str:

@@ -170,8 +170,11 @@ async def _say_what_came(ctx: DataContext, call_next: CallNext) -> None:
 def _say(text: str) -> None:
     """Print a line at once. Nobody there to read it is no reason to refuse a message that is stored by now."""
     encoding = sys.stdout.encoding
+    # In one piece: without a buffer print() would write the line's end by itself, after another worker's line maybe.
+    line = f"{text}\n".encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 # Serving
