@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from trio_smtp import transport
-from trio_smtp.transport import SocketTransport, accept_sockets, close_now, farewell, try_send_of
+from trio_smtp.transport import SocketTransport, accept_sockets, close_now, farewell
 
 #: More than any socket's buffers hold on this machine.
 FLOOD = b"x" * 16_777_216
@@ -42,7 +42,7 @@ def pair(sockets: Callable[[], tuple[socket.socket, socket.socket]] = tcp_socket
 def clog(stream: SocketTransport) -> int:
     """Send until nothing more fits; returns the octets that did."""
     sent = 0
-    while now := stream.try_send(FLOOD):
+    while now := stream._send_now(FLOOD):
         sent += now
     return sent
 
@@ -150,7 +150,7 @@ async def test_a_send_that_waits_can_be_cancelled() -> None:
     while data := await theirs.receive_some():
         received += len(data)
     assert 0 < received < len(FLOOD)
-    assert theirs.try_send(b"still there") == 11
+    assert theirs._send_now(b"still there") == 11
     assert await ours.receive_some() == b"still there"
     ours.close()
     theirs.close()
@@ -162,7 +162,7 @@ async def test_a_receive_that_waits_can_be_cancelled() -> None:
         nursery.start_soon(theirs.receive_some)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    ours.try_send(b"nothing is lost")
+    ours._send_now(b"nothing is lost")
     assert await theirs.receive_some() == b"nothing is lost"
     ours.close()
     theirs.close()
@@ -193,10 +193,10 @@ async def test_a_receive_that_finds_nothing_after_all_waits_on() -> None:
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         trio.lowlevel.add_instrument(thief)
-        ours.try_send(b"first")
+        ours._send_now(b"first")
         await trio.testing.wait_all_tasks_blocked()
         assert (thief.stolen, received) == (b"first", [])
-        ours.try_send(b"second")
+        ours._send_now(b"second")
     trio.lowlevel.remove_instrument(thief)
     assert received == [b"second"]
     ours.close()
@@ -251,20 +251,7 @@ async def test_closing_wakes_whoever_waits_and_ends_everything() -> None:
     for operation in (ours.receive_some, ours.wait_send_all_might_not_block, ours.send_eof):
         await expect_closed(operation)
     with pytest.raises(trio.ClosedResourceError):
-        ours.try_send(b"x")
-    theirs.close()
-
-
-async def test_only_a_socket_transport_can_send_without_waiting() -> None:
-    ours, theirs = pair()
-    try_send = try_send_of(ours)
-    assert try_send is not None
-    assert try_send(b"x") == 1
-    memory, _ = trio.testing.memory_stream_pair()
-    assert try_send_of(memory) is None
-    assert clog(ours) > 0
-    assert try_send(b"x") == 0
-    ours.close()
+        ours._send_now(b"x")
     theirs.close()
 
 

@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import trio
@@ -23,7 +23,7 @@ from .handshake import watch_server_name
 from .protocol.replies import Reply
 from .session import Session
 from .stats import Stats
-from .transport import SocketTransport, accept_sockets, close_now, farewell
+from .transport import Outbox, SocketTransport, accept_sockets, close_now, farewell
 from .unix import open_unix_listener, remove_socket_file
 from .watch import Watch
 from .wire import host_key
@@ -211,17 +211,19 @@ class SMTPServer:
         """
         self.listeners.extend(listeners)
         try:
-            async with self._watching() as watch, trio.open_nursery() as nursery:
-                with trio.CancelScope() as accepting:
-                    self._accepting.add(accepting)
-                    if self._draining:
-                        accepting.cancel()
-                    async with trio.open_nursery() as acceptors:
-                        for listener in listeners:
-                            acceptors.start_soon(self._accept, listener, nursery, watch)
-                        task_status.started(list(listeners))  # type: ignore[arg-type]
-                self._accepting.discard(accepting)
-                await self._close_listeners(listeners)
+            with Outbox().at_work() as outbox:
+                async with self._watching() as watch, trio.open_nursery() as nursery:
+                    start = partial(self._start, nursery=nursery, watch=watch)
+                    with trio.CancelScope() as accepting:
+                        self._accepting.add(accepting)
+                        if self._draining:
+                            accepting.cancel()
+                        async with trio.open_nursery() as acceptors:
+                            for listener in listeners:
+                                acceptors.start_soon(_accept, listener, start, outbox)
+                            task_status.started(list(listeners))  # type: ignore[arg-type]
+                    self._accepting.discard(accepting)
+                    await self._close_listeners(listeners)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
                 await self._close_listeners(listeners)
@@ -269,23 +271,6 @@ class SMTPServer:
             scope.cancel()
         for connection in self._connections:
             connection.drain(self.config.drain_timeout)
-
-    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery, watch: Watch) -> None:
-        def start(stream: trio.abc.Stream) -> None:
-            self._start(stream, nursery, watch)
-
-        if isinstance(listener, trio.SocketListener):
-            await accept_sockets(listener, start)
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    raise
-                logger.error("accepting pauses: %s", exc.strerror)
-                await trio.sleep(0.1)
-            else:
-                start(stream)
 
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
@@ -360,6 +345,23 @@ class SMTPServer:
             self._refusals -= 1
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
                 await close_now(stream)
+
+
+async def _accept(
+    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], None], outbox: Outbox
+) -> None:
+    if isinstance(listener, trio.SocketListener):
+        await accept_sockets(listener, start, outbox)
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                raise
+            logger.error("accepting pauses: %s", exc.strerror)
+            await trio.sleep(0.1)
+        else:
+            start(stream)
 
 
 def _canonical(address: str) -> str:

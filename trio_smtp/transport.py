@@ -4,6 +4,10 @@ trio's own SocketStream takes a full pass of the scheduler for every receive and
 whose every send is followed by a receive needs one: here a receive always waits (that is the checkpoint, and the
 fairness: a client that always has data ready takes its turn like any other), and a send that fits into the
 socket's buffer does not. What does not fit waits, and can be cancelled.
+
+What connections have to say in one pass of the scheduler leaves together, when the pass ends (`Outbox`). On one machine
+a send costs three times as much when it wakes a reader that had gone to sleep; of readers that are woken one right
+after the other, most have not had the time to.
 """
 
 from __future__ import annotations
@@ -12,12 +16,12 @@ import errno
 import logging
 import operator
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 
-__all__ = ["SocketTransport", "accept_sockets", "close_now", "farewell", "try_send_of"]
+__all__ = ["Outbox", "SocketTransport", "accept_sockets", "close_now", "farewell"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -34,6 +38,10 @@ _IGNORABLE = frozenset(
 )  # fmt: skip
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _EXHAUSTED_PAUSE = 0.1
+#: The most octets that wait for the end of a pass.
+_MAX_SOON = 16_384
+#: What a socket did not take then is tried again after so many seconds.
+_RETRY_PAUSE = 0.1
 #: What is read and dropped after the last words, in octets and seconds.
 _FAREWELL_OCTETS = 65_536
 _FAREWELL_SECONDS = 1.0
@@ -44,15 +52,23 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     Args:
         sock: A connected socket; this object owns it and makes it non-blocking.
+        outbox: Small sends wait there for the end of the pass; None: nothing waits.
+
+    Attributes:
+        socket: As given.
+        stuck_since: Since when the socket has not taken what waits, by trio's clock; None: nothing is stuck.
 
     Resource handling: closing is immediate and wakes whoever waits.
     """
 
-    __slots__ = ("_eof_sent", "socket")
+    __slots__ = ("_eof_sent", "_outbox", "_waiting", "socket", "stuck_since")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outbox: Outbox | None = None) -> None:
         sock.setblocking(False)
         self.socket: socket.socket = sock
+        self.stuck_since: float | None = None
+        self._outbox = outbox
+        self._waiting = b""
         self._eof_sent = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -73,13 +89,36 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             except OSError as exc:
                 raise _broken(sock) from exc
 
-    def try_send(self, data: bytes | memoryview) -> int:
-        """Send what the socket takes at once; returns how many octets that was.
+    def send_soon(self, data: bytes) -> bool:
+        """Have octets sent when this pass of the scheduler ends; of a broken connection the next receive tells.
 
-        Raises:
-            trio.BrokenResourceError: The connection is broken.
-            trio.ClosedResourceError: The socket was closed, or `send_eof` was called.
+        Returns:
+            False: not taken. There is no outbox, it is too much, or earlier octets are stuck: use `send_all`.
         """
+        if self._outbox is None or self.stuck_since is not None or len(data) > _MAX_SOON or self._eof_sent:
+            return False
+        if self._waiting:
+            self._waiting += data
+        else:
+            self._waiting = data
+            self._outbox.add(self)
+        return True
+
+    def push(self) -> bool:
+        """Send what waits, as far as the socket takes it; True: nothing waits any more."""
+        data = self._waiting
+        if data:
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                sent = len(data)
+            self._waiting = data[sent:]
+        return not self._waiting
+
+    def _send_now(self, data: bytes | memoryview) -> int:
+        """Send what the socket takes at once; returns how many octets that was."""
         try:
             return self.socket.send(data)
         except BlockingIOError:
@@ -91,12 +130,21 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream`; waits only when the socket's buffer is full."""
+        if not (self.socket.fileno() >= 0 and self.send_soon(bytes(data))):
+            await self._send_through(data)
+
+    async def _send_through(self, data: bytes | bytearray | memoryview) -> None:
+        """Send what waits, and this."""
+        if self._waiting:
+            data = self._waiting + bytes(data)
+            self._waiting = b""
+        self.stuck_since = None
         with memoryview(data) as view:
-            sent = self.try_send(view)
+            sent = self._send_now(view)
             while sent < len(view):
                 await trio.lowlevel.wait_writable(self.socket)
                 with view[sent:] as rest:
-                    sent += self.try_send(rest)
+                    sent += self._send_now(rest)
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
@@ -107,6 +155,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """See `trio.abc.HalfCloseableStream`."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._waiting:
+            await self._send_through(b"")
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as exc:
@@ -114,8 +164,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         self._eof_sent = True
 
     def close(self) -> None:
-        """Close at once."""
+        """Close at once; what waits is sent as far as the socket takes it."""
         if self.socket.fileno() >= 0:
+            self.push()
+            self._waiting = b""
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
@@ -131,17 +183,58 @@ def _broken(sock: socket.socket) -> Exception:
     return trio.BrokenResourceError("the connection is broken")
 
 
-def try_send_of(stream: trio.abc.Stream) -> Callable[[bytes], int] | None:
-    """How to send on this stream without waiting, where it can do that."""
-    return stream.try_send if isinstance(stream, SocketTransport) else None
+class Outbox(trio.abc.Instrument):
+    """Sends the small sends of each pass of the scheduler when it ends, right before the loop waits.
+
+    What a socket does not take then is stuck: it is tried again at later passes, at intervals. They come at least as
+    often as the server's watch looks at its connections. So nobody needs to wait for a socket while its owner waits
+    to hear from it; and an owner that has more to send uses `SocketTransport.send_all`, which waits.
+    """
+
+    def __init__(self) -> None:
+        self._ready: list[SocketTransport] = []
+        self._stuck: set[SocketTransport] = set()
+        self._retry_at = 0.0
+        self.add: Callable[[SocketTransport], None] = self._ready.append
+
+    @contextmanager
+    def at_work(self) -> Iterator[Outbox]:
+        """Send at the end of each pass while the block runs."""
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield self
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """See `trio.abc.Instrument`."""
+        if self._ready:
+            for transport in self._ready:
+                if not transport.push():
+                    transport.stuck_since = trio.current_time()
+                    self._stuck.add(transport)
+            self._ready.clear()
+        if self._stuck:
+            self._try_again(trio.current_time())
+
+    def _try_again(self, now: float) -> None:
+        if now >= self._retry_at:
+            self._retry_at = now + _RETRY_PAUSE
+            for transport in list(self._stuck):
+                if transport.push():
+                    transport.stuck_since = None
+                    self._stuck.discard(transport)
 
 
-async def accept_sockets(listener: trio.SocketListener, start: Callable[[SocketTransport], None]) -> None:
+async def accept_sockets(
+    listener: trio.SocketListener, start: Callable[[SocketTransport], None], outbox: Outbox | None = None
+) -> None:
     """Accept connections for ever, in batches.
 
     Args:
         listener: Its sockets are accepted from here, not through it; it stays the owner of its socket.
         start: Called with each new connection; must not block.
+        outbox: For the connections.
 
     Error handling: a connection that was gone before it was accepted is ignored; when descriptors or memory run
     out, accepting pauses and goes on.
@@ -167,7 +260,7 @@ async def accept_sockets(listener: trio.SocketListener, start: Callable[[SocketT
                     if exc.errno not in _IGNORABLE:
                         raise
                     continue
-                start(SocketTransport(sock))
+                start(SocketTransport(sock, outbox))
     finally:
         acceptor.detach()
 

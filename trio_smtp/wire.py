@@ -19,7 +19,7 @@ from .protocol.framing import MAX_CHUNK, Framer
 from .protocol.replies import Reply
 from .protocol.sasl import MECHANISMS
 from .session import Session
-from .transport import try_send_of
+from .transport import SocketTransport
 
 if TYPE_CHECKING:
     from .app import App
@@ -63,7 +63,7 @@ class Wire:
         "_out_octets",
         "_out_since",
         "_raw",
-        "_try_send",
+        "_transport",
         "activity",
         "app",
         "config",
@@ -102,6 +102,7 @@ class Wire:
         self._raw = stream
         while isinstance(self._raw, trio.SSLStream):
             self._raw = self._raw.transport_stream
+        self._transport = self._raw if isinstance(self._raw, SocketTransport) else None
         # A method of the run's clock: asking it directly costs a third of trio.current_time().
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._expires = math.inf
@@ -121,7 +122,6 @@ class Wire:
         """Begin anew on this stream: nothing that came before is kept (RFC 3207 section 4.2)."""
         config = self.config
         self.stream = stream
-        self._try_send = try_send_of(stream)
         self.framer: Framer = Framer(
             max_line=config.max_command_line,
             max_auth_line=config.max_auth_line,
@@ -142,7 +142,11 @@ class Wire:
         self._expires = math.inf
 
     def expire(self, now: float) -> None:
-        """Cancel what goes on when its time is over."""
+        """Cancel what goes on when its time is over, or the client has not read its replies in time."""
+        transport = self._transport
+        stuck_since = transport.stuck_since if transport is not None else None
+        if stuck_since is not None and stuck_since + self.config.send_timeout <= now:
+            self.activity, self._expires = "send", now
         if self._expires <= now:
             self._expires = math.inf
             self.scope.cancel()
@@ -204,12 +208,10 @@ class Wire:
         data = b"".join(self._out)
         self._out.clear()
         self._out_octets = 0
+        transport = self._transport
+        if transport is self.stream and transport.send_soon(data):
+            return
         try:
-            if self._try_send is not None:
-                sent = self._try_send(data)
-                if sent == len(data):
-                    return
-                data = data[sent:]
             activity = self.activity
             self.arm("send", self.config.send_timeout)
             await self.stream.send_all(data)

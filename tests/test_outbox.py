@@ -1,0 +1,276 @@
+"""What connections have to say in one pass of the scheduler leaves when the pass ends: whole, in order, and in time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_smtp import App, CloseContext, Config, SMTPServer
+from trio_smtp.transport import Outbox, SocketTransport, farewell
+
+Pair = tuple[SocketTransport, socket.socket]
+
+
+@contextmanager
+def pair(outbox: Outbox | None) -> Iterator[Pair]:
+    """One of ours, and a client's socket that does not wait; both have small buffers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        ours, _ = listener.accept()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.setblocking(False)
+        transport = SocketTransport(ours, outbox)
+        try:
+            yield transport, client
+        finally:
+            transport.close()
+
+
+def arrived(client: socket.socket) -> bytes:
+    """What the client finds now."""
+    data = b""
+    try:
+        while more := client.recv(65_536):
+            data += more
+    except BlockingIOError:
+        pass
+    return data
+
+
+async def get_stuck(ours: SocketTransport) -> bytes:
+    """Send soon until the socket does not take it; returns what was sent."""
+    sent = b""
+    while ours.stuck_since is None:
+        data = b"%07d\n" % len(sent) * 100
+        assert ours.send_soon(data)
+        sent += data
+        await wait_all_tasks_blocked()
+    return sent
+
+
+async def read_all(client: socket.socket, clock: MockClock, octets: int) -> bytes:
+    """Read so many octets, while time goes on in steps in which the outbox tries again."""
+    data = b""
+    while len(data) < octets:
+        data += arrived(client)
+        clock.jump(0.2)
+        await wait_all_tasks_blocked(0.001)
+    return data
+
+
+async def test_what_is_sent_in_one_pass_leaves_when_it_ends() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (one, first), pair(outbox) as (two, second):
+        assert one.send_soon(b"250 OK\r\n")
+        assert two.send_soon(b"354 Go on\r\n")
+        assert one.send_soon(b"221 Bye\r\n")
+        assert (arrived(first), arrived(second)) == (b"", b"")
+        await wait_all_tasks_blocked()
+        assert (arrived(first), arrived(second)) == (b"250 OK\r\n221 Bye\r\n", b"354 Go on\r\n")
+
+
+async def test_send_all_of_little_waits_for_the_end_of_the_pass_and_takes_none_itself() -> None:
+    others: list[str] = []
+
+    async def other() -> None:
+        others.append("ran")
+
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await ours.send_all(memoryview(b"220 Hello\r\n"))
+            assert (arrived(client), others) == (b"", [])
+        await wait_all_tasks_blocked()
+        assert arrived(client) == b"220 Hello\r\n"
+
+
+async def test_much_is_not_held_back() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        assert not ours.send_soon(bytes(16_385))
+        assert ours.send_soon(b"first")
+        ours.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+        await ours.send_all(b"x" * 16_385)
+        assert arrived(client).startswith(b"firstxxxx")
+
+
+async def test_without_an_outbox_nothing_waits() -> None:
+    with pair(None) as (ours, client):
+        assert not ours.send_soon(b"250 OK\r\n")
+        await ours.send_all(b"250 OK\r\n")
+        assert arrived(client) == b"250 OK\r\n"
+
+
+async def test_what_a_socket_does_not_take_is_tried_again_and_arrives_whole(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        sent = await get_stuck(ours)
+        assert ours.stuck_since == trio.current_time()
+        assert not ours.send_soon(b"more")
+        assert await read_all(client, mock_clock, len(sent)) == sent
+        assert outbox._stuck == set()
+        assert ours.send_soon(b"more")
+        await wait_all_tasks_blocked()
+        assert arrived(client) == b"more"
+
+
+async def test_a_stuck_socket_is_not_tried_at_each_pass(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        sent = await get_stuck(ours)
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()  # tried in vain
+        received = arrived(client)
+        await wait_all_tasks_blocked(0.01)
+        received += arrived(client)
+        assert len(received) < len(sent)
+        assert received + await read_all(client, mock_clock, len(sent) - len(received)) == sent
+
+
+async def test_send_all_sends_what_is_stuck_first(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        sent = await get_stuck(ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_all, b"the end")
+            await wait_all_tasks_blocked()
+            received = b""
+            while len(received) < len(sent) + 7:  # time stands still: it waits for the socket
+                received += arrived(client)
+                await wait_all_tasks_blocked(0.001)
+        assert received == sent + b"the end"
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert arrived(client) == b""
+
+
+async def test_the_end_of_sending_comes_after_what_waits() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        ours.send_soon(b"221 Bye\r\n")
+        await ours.send_eof()
+        assert arrived(client) == b"221 Bye\r\n"
+        assert client.recv(1) == b""
+        assert not ours.send_soon(b"more")
+
+
+async def test_the_end_of_sending_waits_for_what_is_stuck(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        sent = await get_stuck(ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_eof)
+            received = b""
+            while len(received) < len(sent):
+                received += arrived(client)
+                await wait_all_tasks_blocked(0.001)
+        assert received + arrived(client) == sent
+        assert client.recv(1) == b""
+
+
+async def test_closing_sends_what_waits() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        ours.send_soon(b"421 Bye\r\n")
+        ours.close()
+        assert arrived(client) == b"421 Bye\r\n"
+        await wait_all_tasks_blocked()
+
+
+async def test_a_stuck_connection_that_is_closed_is_forgotten(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, _):
+        await get_stuck(ours)
+        ours.close()
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert not outbox._stuck
+
+
+async def test_a_broken_connection_shows_at_the_next_receive() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(ours.socket)
+        assert ours.send_soon(b"250 OK\r\n")
+        await wait_all_tasks_blocked()
+        with suppress(trio.BrokenResourceError):
+            assert await ours.receive_some() == b""
+
+
+async def test_the_outbox_leaves_the_loop_when_its_block_ends() -> None:
+    with Outbox().at_work() as outbox:
+        pass
+    with pair(outbox) as (ours, client):
+        ours.send_soon(b"x")
+        await wait_all_tasks_blocked()
+        assert arrived(client) == b""
+
+
+# A whole session
+
+
+@asynccontextmanager
+async def session(**changes: float) -> AsyncIterator[tuple[SocketTransport, socket.socket, list[str]]]:
+    """A session on sockets with small buffers; the reason of its end is in the list when it has ended."""
+    reasons: list[str] = []
+    app = App()
+
+    @app.on_data
+    async def discard(ctx: object) -> None:
+        raise AssertionError
+
+    @app.on_close
+    async def note(ctx: CloseContext) -> None:
+        reasons.append(ctx.reason)
+
+    server = SMTPServer(app, Config(hostname="mx.example.com", **changes))  # type: ignore[arg-type]
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, ours)
+            await wait_all_tasks_blocked()
+            yield ours, client, reasons
+            nursery.cancel_scope.cancel()
+
+
+async def get_server_stuck(ours: SocketTransport, client: socket.socket) -> int:
+    """Send commands and read nothing, until replies are stuck and the server waits for more; returns their number."""
+    commands = 0
+    while ours.stuck_since is None:
+        client.send(b"HELP\r\n")
+        commands += 1
+        await wait_all_tasks_blocked(0.001)
+    return commands
+
+
+async def test_a_client_that_stops_reading_is_closed_after_send_timeout(mock_clock: MockClock) -> None:
+    async with session(send_timeout=10, command_timeout=300) as (ours, client, reasons):
+        await get_server_stuck(ours, client)
+        mock_clock.jump(9.9)
+        await wait_all_tasks_blocked()
+        assert reasons == []
+        for _ in range(3):
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert reasons == ["timeout"]
+
+
+async def test_a_client_that_reads_late_gets_every_reply(mock_clock: MockClock) -> None:
+    async with session() as (ours, client, reasons):
+        commands = await get_server_stuck(ours, client)
+        received = b""
+        while received.count(b"\r\n214 ") < commands:
+            received += arrived(client)
+            mock_clock.jump(0.2)
+            await wait_all_tasks_blocked(0.001)
+        client.send(b"NOOP\r\n")
+        await wait_all_tasks_blocked(0.01)
+        assert arrived(client) == b"250 OK\r\n"
+        assert reasons == []
+
+
+async def test_farewell_sends_the_last_reply() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        await ours.send_all(b"221 Bye\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(farewell, ours)
+            await wait_all_tasks_blocked()
+            assert arrived(client) == b"221 Bye\r\n"
+            client.close()
