@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -27,7 +28,7 @@ from .protocol.framing import Line
 from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
-from .transport import close_now, farewell
+from .transport import FAREWELL_SECONDS, close_now, farewell
 from .wire import MAX_WAITING_OCTETS, Wire
 
 if TYPE_CHECKING:
@@ -123,22 +124,23 @@ class Connection(Wire):
             ProtocolError: The line is too long, or ends with LF alone.
             EndSession: The client is gone, or the server drains and no transaction is in flight.
         """
-        armed = False
+        event = self.framer.next_event()
+        if isinstance(event, Line):
+            self.lines += 1
+            return event.data
+        return await self._await_line()
+
+    async def _await_line(self) -> bytes:
+        """The same, when octets must come first."""
+        idle = not self.machine.in_transaction
+        if self.draining and idle:
+            raise EndSession("drained", _DRAINING)
+        if self._out:
+            await self.flush()
+        timeout = self.config.command_timeout
+        if self.arm("command", timeout) - self.delivered_at > _PATIENCE * timeout:
+            self._lose_patience()
         while True:
-            event = self.framer.next_event()
-            if isinstance(event, Line):
-                self.lines += 1
-                return event.data
-            idle = not self.machine.in_transaction
-            if self.draining and idle:
-                raise EndSession("drained", _DRAINING)
-            if self._out:
-                await self.flush()
-            if not armed:
-                timeout = self.config.command_timeout
-                if self.arm("command", timeout) - self.delivered_at > _PATIENCE * timeout:
-                    self._lose_patience()
-                armed = True
             self._interruptible = idle
             await self.receive()
             self._interruptible = False
@@ -148,6 +150,10 @@ class Connection(Wire):
             if self.lines == 0 and self.framer.peek(1) == b"\x16":
                 self.log(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
+            event = self.framer.next_event()
+            if isinstance(event, Line):
+                self.lines += 1
+                return event.data
 
     def _lose_patience(self) -> None:
         """A client that talks and talks, and sends no message, or an octet of one now and then, has had its time.
@@ -167,6 +173,7 @@ class Connection(Wire):
         try:
             with self.scope:
                 await self._converse()
+                await self._take_leave()
             if self.scope.cancelled_caught:
                 self.reason, last_words = self.interruption()
         except EndSession as end:
@@ -175,8 +182,13 @@ class Connection(Wire):
             logger.error("session=%s internal error", self.session.id, exc_info=exc)
             self.reason, last_words = "error", _INTERNAL
         finally:
-            with trio.CancelScope(shield=True):
-                await self._finish(last_words)
+            self.machine.close()
+            if last_words is None and self._transport is not None and not self.app.handles(Phase.CLOSE):
+                self._transport.close()  # at once: there is nothing to shield
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._finish(last_words)
+            self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
 
     async def _converse(self) -> None:
         if self.config.proxy_protocol:
@@ -242,7 +254,7 @@ class Connection(Wire):
                     self.lines += 1
                     line = event.data
                 else:
-                    line = await self.next_line()
+                    line = await self._await_line()
                 if self._debug:
                     self._trace("C", line)
                 if self.refusal is not None:
@@ -377,8 +389,21 @@ class Connection(Wire):
 
     # The end
 
+    async def _take_leave(self) -> None:
+        """After the last reply of a session that ends in order."""
+        try:
+            await self.flush()
+            self.arm("leave", FAREWELL_SECONDS)
+            await farewell(self.stream)
+        except EndSession:
+            return  # the client did not wait for it
+        except Exception as exc:
+            logger.error("session=%s closing failed", self.session.id, exc_info=exc)
+
     def interruption(self) -> tuple[CloseReason, Reply | None]:
         """Why the scope was cancelled, and what is to be said of it."""
+        if self.activity == "leave":
+            return self.reason, None
         if self.draining and self.activity in ("send", "tls", "proxy"):
             return "drained", None  # in the middle of a reply or a handshake there is no place for another
         if self.activity == "tls":
@@ -394,21 +419,17 @@ class Connection(Wire):
 
     async def _finish(self, last_words: Reply | None) -> None:
         """The last acts, each with a limit of its own; the caller shields them."""
-        polite = last_words is not None or self.reason in ("quit", "refused")
-        self.machine.close()
         try:
-            if polite:
-                with trio.move_on_after(min(_LAST_WORDS_LIMIT, self.config.send_timeout)):
-                    if last_words is not None:
-                        self.write(last_words)
-                    await self._say_goodbye()
+            if last_words is not None:
+                with trio.move_on_after(min(_LAST_WORDS_LIMIT, self.config.send_timeout)) as limit:
+                    self.write(last_words)
+                    await self._say_goodbye(limit)
         except Exception as exc:
             logger.error("session=%s closing failed", self.session.id, exc_info=exc)
         finally:
             await self._close()
         if self.seen and self.app.handles(Phase.CLOSE):
             await self._run_close_handlers()
-        self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
 
     async def _close(self) -> None:
         try:
@@ -416,15 +437,12 @@ class Connection(Wire):
         except Exception as exc:
             logger.error("session=%s closing failed", self.session.id, exc_info=exc)
 
-    async def _say_goodbye(self) -> None:
-        try:
-            # No scope of the session's is open any more: its deadline is nobody's.
-            if self._out:
-                await self.stream.send_all(b"".join(self._out))
-                self._out.clear()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-        await farewell(self.stream)
+    async def _say_goodbye(self, limit: trio.CancelScope) -> None:
+        # No scope of the session's is open any more: its deadline is nobody's.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.stream.send_all(b"".join(self._out))
+            limit.deadline = min(limit.deadline, trio.current_time() + FAREWELL_SECONDS)
+            await farewell(self.stream)
 
     async def _run_close_handlers(self) -> None:
         try:

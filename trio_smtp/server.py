@@ -23,7 +23,7 @@ from .handshake import watch_server_name
 from .protocol.replies import Reply
 from .session import Session
 from .stats import Stats
-from .transport import Outbox, SocketTransport, accept_sockets, close_now, farewell
+from .transport import FAREWELL_SECONDS, Outbox, SocketTransport, accept_sockets, close_now, farewell
 from .unix import open_unix_listener, remove_socket_file
 from .watch import Watch
 from .wire import host_key
@@ -336,8 +336,9 @@ class SMTPServer:
             # On an implicit-TLS port nothing can be said without a handshake.
             if refusal is not None and not (self.config.implicit_tls or isinstance(stream, trio.SSLStream)):
                 self.stats.replies[refusal.code] += 1
-                with trio.move_on_after(_REFUSAL_LIMIT):
+                with trio.move_on_after(_REFUSAL_LIMIT) as limit:
                     await stream.send_all(refusal.encode())
+                    limit.deadline = trio.current_time() + FAREWELL_SECONDS
                     await farewell(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # nobody there to be refused

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_WAITING_OCTETS", "Activity", "Wire", "host_key"]
 
 #: What the deadline is for.
-Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy"]
+Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy", "leave"]
 
 #: Octets of one receive: with the two a body may have kept back, one chunk.
 RECEIVE_SIZE = MAX_CHUNK - 4
