@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -113,6 +114,51 @@ class Server(NamedTuple):
 
 
 @contextmanager
+def signals_later() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM take effect when what this gives is called, or the block ends.
+
+    A process that is being started is not known yet to who would end it.
+    """
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def let_in() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
+        if came:
+            signal.raise_signal(came.pop())
+
+    try:
+        yield let_in
+    finally:
+        let_in()
+
+
+def run(command: list[str], core: int | None, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command on that core to its end; it does not outlive this.
+
+    Raises:
+        subprocess.TimeoutExpired: It took longer than so many seconds.
+    """
+    with signals_later() as let_signals_in:
+        with on_core(core):
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            )
+        with process:
+            try:
+                let_signals_in()
+                said, complained = process.communicate(timeout=seconds)
+            except BaseException:
+                process.kill()
+                raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+@contextmanager
 def running(command: list[str], core: int | None) -> Iterator[Server]:
     """Start a server on that core, "{port}" in its command replaced by a free one; it is ended afterwards.
 
@@ -120,7 +166,7 @@ def running(command: list[str], core: int | None) -> Iterator[Server]:
         OSError: It did not start; the text is the last line that it said.
     """
     port = free_port()
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, signals_later() as let_signals_in:
         with on_core(core):
             process = subprocess.Popen(
                 [argument.replace("{port}", str(port)) for argument in command],
@@ -131,6 +177,7 @@ def running(command: list[str], core: int | None) -> Iterator[Server]:
                 start_new_session=True,  # Ctrl-C is for the benchmark, which ends the server
             )
         try:
+            let_signals_in()
             if not _came_up(process, port):
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines()

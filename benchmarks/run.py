@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import report
 from contenders import OURS, PEERS, ROOT, Contender, Missing, ours, ours_by_version, peer
-from processes import Server, cores, environment, on_core, open_files, peak_memory, running
+from processes import Server, cores, open_files, peak_memory, run, running
 from report import Figure, Row
 
 LOAD = Path(__file__).resolve().with_name("load.py")
@@ -180,18 +180,10 @@ class Bench:
     def _client(self, server: Server, *arguments: str) -> Sample | None:
         """Run the load client; None when the server does not offer what the case is about."""
         command = [sys.executable, str(LOAD), str(server.port), "--pid", str(server.pid), *arguments]
-        with on_core(self._client_core):
-            try:
-                finished = subprocess.run(
-                    command,
-                    capture_output=True,
-                    text=True,
-                    timeout=2 * PATIENCE + float(self.options.seconds),
-                    check=False,
-                    env=environment(),
-                )
-            except subprocess.TimeoutExpired as exc:
-                raise Failed("the client hangs") from exc
+        try:
+            finished = run(command, self._client_core, 2 * PATIENCE + float(self.options.seconds))
+        except subprocess.TimeoutExpired as exc:
+            raise Failed("the client hangs") from exc
         if finished.returncode:
             said = finished.stderr.strip().splitlines()
             raise Failed(said[-1] if said else f"the client ended with exit code {finished.returncode}")
@@ -217,10 +209,8 @@ class Bench:
             for contender in self.contenders:
                 if contender.startup is None:
                     continue
-                with on_core(self._server_core):
-                    finished = subprocess.run(
-                        contender.startup, capture_output=True, text=True, timeout=60, check=True, env=environment()
-                    )
+                finished = run(contender.startup, self._server_core, 60)
+                finished.check_returncode()
                 if turn:
                     base, own = map(float, finished.stdout.split())
                     self.samples.setdefault(("startup", contender.name), []).append({"base": base, "own": own})
