@@ -114,13 +114,16 @@ async def receive_chunk(conn: Connection, command: Command) -> None:
         await _take_whole(conn)
         return
     transfer = conn.transfer = Transfer(conn)
+
+    async def read() -> None:
+        await _feed(conn, transfer, command)
+        await conn.take_commands(lambda: conn.transfer is transfer)
+        await conn.flush()
+        if conn.transfer is transfer:  # given up by RSET, HELO or QUIT
+            _note_incomplete(conn, transfer)
+
     try:
-        async with transfer.side_by_side():
-            await _feed(conn, transfer, command)
-            await conn.take_commands(lambda: conn.transfer is transfer)
-            await conn.flush()
-            if conn.transfer is transfer:  # given up by RSET, HELO or QUIT
-                _note_incomplete(conn, transfer)
+        await transfer.side_by_side(read)
     except BaseException:
         if conn.transfer is transfer:
             _note_incomplete(conn, transfer)

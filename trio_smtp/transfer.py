@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -135,9 +134,7 @@ class Transfer:
             self.sink.hand_over(chunks)
             await self._handle(timed=True)
         else:
-            async with self.side_by_side(chunks):
-                await self._read_to_end()
-                self.sink.end()
+            await self.side_by_side(self._read_to_end_mark, chunks)
         return self.judge()
 
     async def _first_read(self) -> tuple[list[bytes], bool]:
@@ -180,15 +177,15 @@ class Transfer:
     async def _handle_in_child(self) -> None:
         await self._handle(timed=False)
 
-    @asynccontextmanager
-    async def side_by_side(self, chunks: Sequence[bytes] = ()) -> AsyncIterator[None]:
-        """Run the handlers in a child task while the block reads; waits for their end.
+    async def side_by_side(self, read: Callable[[], Awaitable[None]], chunks: Sequence[bytes] = ()) -> None:
+        """Run the handlers in a child task while this one reads; waits for their end.
 
         Args:
+            read: Reads what comes. A message that has not ended when it returns is given up.
             chunks: What has come already.
 
-        A message that has not ended when the block ends is given up. What ends the session inside the block is raised
-        again when the handlers have ended.
+        Raises:
+            EndSession: It ended the session; the handlers have ended.
         """
         conn = self._conn
         conn.disarm()
@@ -200,7 +197,7 @@ class Transfer:
                 nursery.start_soon(self._handle_in_child)
                 with trio.CancelScope() as conn.scope:
                     try:
-                        yield
+                        await read()
                     except EndSession as exc:
                         end = exc
                 if conn.scope.cancelled_caught:
@@ -256,6 +253,10 @@ class Transfer:
                 self._find_malformed(event)
         conn.log(logging.WARNING, "too much of a refused message")
         raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
+
+    async def _read_to_end_mark(self) -> None:
+        await self._read_to_end()
+        self.sink.end()
 
     async def _make_room(self, chunk: bytes) -> None:
         """The channel is full."""

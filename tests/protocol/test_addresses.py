@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trio_smtp.protocol.addresses import Address, parse_path, split_path
+from trio_smtp.protocol.addresses import Address, common_path, parse_path, split_path
 from trio_smtp.protocol.errors import ProtocolError
 from trio_smtp.protocol.parameters import DSNRecipient
 
@@ -424,3 +424,33 @@ def test_split_path_loses_nothing(text: str, strict: bool) -> None:
     if found is not None:
         inside, rest = found
         assert text.lstrip(" ") in (f"<{inside}>{rest}", inside + rest)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@given(
+    text=st.from_regex(r" ?<[A-Za-z0-9._=+-]{0,70}@[A-Za-z0-9.-]{0,70}>[ .]?", fullmatch=True)
+    | st.from_regex(r"<[a-z]{1,3}(\.[a-z]{1,2}){0,6}@[a-z]{1,3}(-[a-z]){0,2}(\.[a-z]{1,2}){0,5}>", fullmatch=True)
+)
+def test_what_is_read_at_once_is_what_is_read_step_by_step(text: str, strict: bool) -> None:
+    common = common_path(text)
+    if common is None:
+        return
+    found = split_path(text, strict=strict)
+    assert found is not None
+    path, rest = found
+    assert rest == ""
+    address = parse_path(path, code="5.1.7", strict=strict)
+    fields = ("address", "local_part", "domain", "args", "dsn", "values")
+    assert [getattr(common, name) for name in fields] == [getattr(address, name) for name in fields]
+
+
+@pytest.mark.parametrize("text", ["<a@example.com>", "<first.last+tag@sub.example.org>", "<a_b=c-d@x-y.example>"])
+def test_nearly_every_path_is_read_at_once(text: str) -> None:
+    assert common_path(text) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<>", " <a@b>", "<a@b> ", "<a@B>", "<a@b", "a@b", "<a..b@c>", '<"a"@b>', "<é@b>", "<a@b>\n"]
+)
+def test_the_rest_is_not(text: str) -> None:
+    assert common_path(text) is None

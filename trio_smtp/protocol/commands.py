@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import attrs
 
-from .addresses import Address, parse_path, split_path
+from .addresses import Address, common_path, parse_path, split_path
 from .errors import ProtocolError
 from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
 from .values import ShowsFields
@@ -165,7 +165,11 @@ def _hello(verb: Verb, argument: str, syntax: Syntax) -> Command:
 
 
 def _mail(verb: Verb, argument: str, syntax: Syntax) -> Command:
-    found = split_path(argument[5:], strict=syntax.strict_addresses) if argument[:5].upper() == "FROM:" else None
+    text = argument[5:] if argument[:5].upper() == "FROM:" else ""
+    common = common_path(text)
+    if common is not None:
+        return Command(verb, argument, common)
+    found = split_path(text, strict=syntax.strict_addresses)
     if found is None:
         raise ProtocolError("Syntax: MAIL FROM:<address>", 501, "5.1.7")
     path, rest = found
@@ -180,7 +184,11 @@ def _mail(verb: Verb, argument: str, syntax: Syntax) -> Command:
 
 
 def _rcpt(verb: Verb, argument: str, syntax: Syntax) -> Command:
-    found = split_path(argument[3:], strict=syntax.strict_addresses) if argument[:3].upper() == "TO:" else None
+    text = argument[3:] if argument[:3].upper() == "TO:" else ""
+    common = common_path(text)
+    if common is not None:
+        return Command(verb, argument, common)
+    found = split_path(text, strict=syntax.strict_addresses)
     if found is None or not found[0]:
         raise ProtocolError("Syntax: RCPT TO:<address>", 501, "5.1.3")
     path, rest = found
