@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from contextlib import suppress
 
+import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import App, CloseContext, Config, ConnectContext, DataContext, MailFromContext, SMTPServer
 from trio_smtp.testing import MemoryListener
+from trio_smtp.transport import SocketTransport
 
 
 async def discard(ctx: DataContext) -> None:
@@ -113,3 +117,71 @@ async def test_a_refused_connection(autojump_clock: MockClock) -> None:
                     await trio.sleep(0.1)
             assert 1 <= trio.current_time() - begun < 1.2
         nursery.cancel_scope.cancel()
+
+
+class Stub(trio.abc.Stream):
+    """A client that says one thing; what comes then is the subclass's."""
+
+    def __init__(self, *said: bytes) -> None:
+        self.said = list(said)
+        self.heard = b""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self.said.pop(0) if self.said else self.then()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def then(self) -> bytes:
+        raise trio.BrokenResourceError
+
+
+class Deaf(Stub):
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if b"221" in data:
+            raise trio.BrokenResourceError
+        await super().send_all(data)
+
+
+class Faulty(Stub):
+    def then(self) -> bytes:
+        raise RuntimeError("a stream with a bug")
+
+
+async def test_a_client_that_does_not_wait_for_its_221_has_quit_all_the_same() -> None:
+    ends = Ends()
+    await SMTPServer(ends.app, Config()).serve_stream(Deaf(b"QUIT\r\n"))
+    assert [reason for _, reason in ends.ended] == ["quit"]
+
+
+async def test_a_stream_that_fails_in_that_moment_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    ends = Ends()
+    client = Faulty(b"QUIT\r\n")
+    await SMTPServer(ends.app, Config()).serve_stream(client)
+    assert client.heard.endswith(b"221 Bye\r\n")
+    assert [reason for _, reason in ends.ended] == ["quit"]
+    assert "closing failed" in caplog.text
+    assert "a stream with a bug" in caplog.text
+
+
+async def test_a_client_that_breaks_off_in_its_proxy_header(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ends = Ends()
+    server = SMTPServer(ends.app, Config(proxy_protocol=["127.0.0.1"]))
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs, _ = listener.accept()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, SocketTransport(theirs))
+            await wait_all_tasks_blocked()
+            client.close()
+    assert "reason=lost" in caplog.text
