@@ -508,6 +508,27 @@ async def test_a_lookup_that_hangs(autojump_clock: trio.testing.MockClock) -> No
         assert 20 <= watch.seconds <= 21
 
 
+async def test_a_lookup_that_crashes_when_its_time_is_over(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def crash_late(username: str, session: Session) -> ScramSecret | None:
+        async def lookup() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise OSError("the directory is gone")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lookup)
+            nursery.start_soon(trio.sleep_forever)
+        return None
+
+    async with connected(scram_lookup=crash_late, handler_timeout=20) as client:
+        reply = await client.command(f"AUTH SCRAM-SHA-256 {way_in('SCRAM-SHA-256')[0]}")
+        assert (status(reply), reply.text) == ((421, "4.3.0"), "Timeout in processing")
+    assert any("scram_lookup handler failed" in line for line in logged(caplog))
+
+
 # Mechanisms of the user's own
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .app import Phase
 from .contexts import AuthContext
-from .outcomes import EndSession, outcome
+from .outcomes import EndSession, outcome, what_goes_on
 from .protocol.commands import Command, Verb
 from .protocol.credentials import Credentials, ScramSecret
 from .protocol.errors import ProtocolError, SMTPError
@@ -193,6 +193,8 @@ async def _look_up(conn: Connection, username: str) -> ScramSecret | None:
         return await lookup(username, conn.session)
     except Exception as exc:
         raise _refusal(exc, "scram_lookup", conn.session) from None
+    except BaseExceptionGroup as group:
+        raise what_goes_on(group, "scram_lookup", conn.session) from None
 
 
 def _refusal(exc: Exception, what: str, session: Session) -> SMTPError:

@@ -20,7 +20,7 @@ from .app import Phase
 from .contexts import CloseContext, CloseReason, ConnectContext, Context
 from .dialogue import PHASES
 from .handshake import after_handshake, handshake
-from .outcomes import EndSession, logger, outcome
+from .outcomes import EndSession, logger, outcome, what_goes_on
 from .peers import log_in, read_proxy_header, resolve_client
 from .protocol.commands import Verb, parse_command
 from .protocol.errors import ProtocolError
@@ -353,11 +353,7 @@ class Connection(Wire):
         except Exception as exc:
             reply = outcome(exc, where, self.session)
         except BaseExceptionGroup as group:
-            # Cancelled and KeyboardInterrupt go on; what else was in the group must not be lost from the log.
-            handled, rest = group.split(Exception)
-            if isinstance(handled, Exception):
-                outcome(handled, where, self.session)
-            raise (rest or group) from None
+            raise what_goes_on(group, where, self.session) from None
         # Handlers that made something else of their cancellation are cancelled all the same.
         await trio.lowlevel.checkpoint_if_cancelled()
         return reply

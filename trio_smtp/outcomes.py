@@ -11,7 +11,7 @@ from .protocol.errors import SMTPError
 from .protocol.replies import Reply
 from .session import Session
 
-__all__ = ["CRASHED", "EndSession", "logger", "outcome"]
+__all__ = ["CRASHED", "EndSession", "logger", "outcome", "what_goes_on"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -58,3 +58,14 @@ def outcome(exc: Exception, phase: str, session: Session) -> Reply:
         return leaves[0].reply
     logger.error("session=%s %s handler failed", session.id, phase, exc_info=exc)
     return CRASHED
+
+
+def what_goes_on(group: BaseExceptionGroup[BaseException], phase: str, session: Session) -> BaseException:
+    """What is to be raised of a group that holds Cancelled or KeyboardInterrupt: these.
+
+    What else is in it must not be lost from the log.
+    """
+    handled, rest = group.split(Exception)
+    if isinstance(handled, Exception):
+        outcome(handled, phase, session)
+    return rest or group
