@@ -1,9 +1,8 @@
-"""One connection: the loop that drives everything else, and the end of a session.
+"""One connection: the loop that drives everything else.
 
 A line becomes one `Command` (`parse_command`), is checked by one table (`Machine`), handed to the phase that its verb
 names (`PHASES`), and answered by one `Reply`. Replies gather until the client waits for them (RFC 2920); the doors are
-`Wire`'s. Whatever ends the session raises `EndSession`; what is then left to do is in `_finish`, shielded, each act
-with a limit of its own.
+`Wire`'s. Whatever ends the session raises `EndSession`; what is then left to do is in `finish` (ending.py), shielded.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from .app import Phase
-from .contexts import CloseContext, CloseReason, ConnectContext, Context
+from .contexts import CloseReason, ConnectContext, Context
 from .dialogue import PHASES
+from .ending import DRAINING, finish, interruption, take_leave
 from .handshake import after_handshake, handshake
 from .outcomes import EndSession, logger, outcome, what_goes_on
 from .peers import log_in, read_proxy_header, resolve_client
@@ -28,7 +27,6 @@ from .protocol.framing import Line
 from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
-from .transport import FAREWELL_SECONDS, close_now, farewell
 from .wire import MAX_WAITING_OCTETS, Wire
 
 if TYPE_CHECKING:
@@ -40,9 +38,6 @@ __all__ = ["Connection"]
 
 C = TypeVar("C", bound=Context)
 
-#: For the last words, and for `on_close`, in seconds.
-_LAST_WORDS_LIMIT = 5.0
-_CLOSE_HANDLERS_LIMIT = 30.0
 #: So many times `command_timeout` may pass without a message: else a NOOP now and then would hold a place for ever.
 _PATIENCE = 12
 
@@ -53,10 +48,7 @@ _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PR
 _BEFORE_TLS = _HELLO | {Verb.NOOP, Verb.RSET, Verb.HELP, Verb.STARTTLS, Verb.QUIT}
 _NEED_AUTH = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
 
-_IDLE_TIMEOUT = Reply(421, "Timeout waiting for the client", "4.4.2")
 _NO_MESSAGE = Reply(421, "No message for too long", "4.4.2")
-_HANDLER_TIMEOUT = Reply(421, "Timeout in processing", "4.3.0")
-_DRAINING = Reply(421, "Service shutting down", "4.3.2")
 _INTERNAL = Reply(421, "Internal error", "4.3.0")
 _TOO_MANY_ERRORS = Reply(421, "Too many errors", "4.7.0")
 _TOO_MANY_COMMANDS = Reply(421, "Too many commands without authentication", "4.7.0")
@@ -134,7 +126,7 @@ class Connection(Wire):
         """The same, when octets must come first."""
         idle = not self.machine.in_transaction
         if self.draining and idle:
-            raise EndSession("drained", _DRAINING)
+            raise EndSession("drained", DRAINING)
         if self._out:
             await self.flush()
         timeout = self.config.command_timeout
@@ -146,7 +138,7 @@ class Connection(Wire):
             self._interruptible = False
             if self.draining and idle:
                 # The drain has cancelled the scope, and these octets were quicker: nothing could be answered any more.
-                raise EndSession("drained", _DRAINING)
+                raise EndSession("drained", DRAINING)
             if self.lines == 0 and self.framer.peek(1) == b"\x16":
                 self.log(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
@@ -173,9 +165,9 @@ class Connection(Wire):
         try:
             with self.scope:
                 await self._converse()
-                await self._take_leave()
+                await take_leave(self)
             if self.scope.cancelled_caught:
-                self.reason, last_words = self.interruption()
+                self.reason, last_words = interruption(self)
         except EndSession as end:
             self.reason, last_words = end.reason, end.reply
         except Exception as exc:
@@ -183,11 +175,9 @@ class Connection(Wire):
             self.reason, last_words = "error", _INTERNAL
         finally:
             self.machine.close()
-            if last_words is None and self._transport is not None and not self.app.handles(Phase.CLOSE):
-                self._transport.close()  # at once: there is nothing to shield
-            else:
+            if last_words is not None or not self.close_at_once() or self.app.handles(Phase.CLOSE):
                 with trio.CancelScope(shield=True):
-                    await self._finish(last_words)
+                    await finish(self, last_words)
             self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
 
     async def _converse(self) -> None:
@@ -382,69 +372,3 @@ class Connection(Wire):
         self.scope.deadline = min(self.scope.deadline, self.session_end)
         if self._interruptible:
             self.scope.cancel()
-
-    # The end
-
-    async def _take_leave(self) -> None:
-        """After the last reply of a session that ends in order."""
-        try:
-            await self.flush()
-            self.arm("leave", FAREWELL_SECONDS)
-            await farewell(self.stream)
-        except EndSession:
-            return  # the client did not wait for it
-        except Exception as exc:
-            logger.error("session=%s closing failed", self.session.id, exc_info=exc)
-
-    def interruption(self) -> tuple[CloseReason, Reply | None]:
-        """Why the scope was cancelled, and what is to be said of it."""
-        if self.activity == "leave":
-            return self.reason, None
-        if self.draining and self.activity in ("send", "tls", "proxy"):
-            return "drained", None  # in the middle of a reply or a handshake there is no place for another
-        if self.activity == "tls":
-            self.stats.tls_failures += 1
-            self.log(logging.WARNING, "the TLS handshake did not end in time")
-            return "tls", None
-        if self.draining:
-            return "drained", _DRAINING
-        if self.activity in ("send", "proxy"):
-            return "timeout", None
-        timed_out = trio.current_time() >= self.session_end or self.activity != "handler"
-        return "timeout", _IDLE_TIMEOUT if timed_out else _HANDLER_TIMEOUT
-
-    async def _finish(self, last_words: Reply | None) -> None:
-        """The last acts, each with a limit of its own; the caller shields them."""
-        try:
-            if last_words is not None:
-                with trio.move_on_after(min(_LAST_WORDS_LIMIT, self.config.send_timeout)) as limit:
-                    self.write(last_words)
-                    await self._say_goodbye(limit)
-        except Exception as exc:
-            logger.error("session=%s closing failed", self.session.id, exc_info=exc)
-        finally:
-            await self._close()
-        if self.seen and self.app.handles(Phase.CLOSE):
-            await self._run_close_handlers()
-
-    async def _close(self) -> None:
-        try:
-            await close_now(self._raw)
-        except Exception as exc:
-            logger.error("session=%s closing failed", self.session.id, exc_info=exc)
-
-    async def _say_goodbye(self, limit: trio.CancelScope) -> None:
-        # No scope of the session's is open any more: its deadline is nobody's.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.stream.send_all(b"".join(self._out))
-            limit.deadline = min(limit.deadline, trio.current_time() + FAREWELL_SECONDS)
-            await farewell(self.stream)
-
-    async def _run_close_handlers(self) -> None:
-        try:
-            with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
-                await self.app.chain(Phase.CLOSE)(CloseContext(self.session, self.reason))
-            if limit.cancelled_caught:
-                self.log(logging.ERROR, "on_close did not end in time")
-        except Exception as exc:
-            logger.error("session=%s on_close handler failed", self.session.id, exc_info=exc)

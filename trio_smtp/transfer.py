@@ -21,6 +21,7 @@ import trio
 
 from .app import Phase
 from .contexts import DataContext
+from .ending import interruption
 from .message import MessageIncomplete, MessageMalformed, MessageSink
 from .outcomes import EndSession, logger, outcome
 from .protocol.addresses import Address
@@ -201,7 +202,7 @@ class Transfer:
                     except EndSession as exc:
                         end = exc
                 if conn.scope.cancelled_caught:
-                    end = EndSession(*conn.interruption())
+                    end = EndSession(*interruption(conn))
                 if not self.sink.stream.complete:
                     self.sink.fail(MessageIncomplete("the client did not finish it"))
                 conn.scope = self._handlers_scope  # a drain shortens the time of this one from now on

@@ -19,7 +19,7 @@ from .protocol.framing import MAX_CHUNK, Framer
 from .protocol.replies import Reply
 from .protocol.sasl import MECHANISMS
 from .session import Session
-from .transport import SocketTransport
+from .transport import SocketTransport, close_now
 
 if TYPE_CHECKING:
     from .app import App
@@ -197,6 +197,24 @@ class Wire:
         if self._debug:
             self._trace("S", b"334 ***" if code == 334 else wire)
 
+    def take_replies(self) -> bytes:
+        """What waits to be sent, which waits no more."""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_octets = 0
+        return data
+
+    def close_at_once(self) -> bool:
+        """Close when that needs no waiting; False: use `close`."""
+        if self._transport is None:
+            return False
+        self._transport.close()
+        return True
+
+    async def close(self) -> None:
+        """Close without a word."""
+        await close_now(self._raw)
+
     async def flush(self) -> None:
         """Send what waits.
 
@@ -205,9 +223,7 @@ class Wire:
         """
         if not self._out:
             return
-        data = b"".join(self._out)
-        self._out.clear()
-        self._out_octets = 0
+        data = self.take_replies()
         transport = self._transport
         if transport is self.stream and transport.send_soon(data):
             return
