@@ -24,8 +24,8 @@ FLOORS = (
     "protocol protocol.*",
     "app ciphers config contexts extensions message received session stats",
     (
-        "auth connection data dialogue ending handshake listening outcomes peers processes server tls transfer transport"
-        " unix watch wire workers"
+        "auth connection data dialogue ending handshake listening outcomes peers processes server tls transfer"
+        " transport unix watch wire workers"
     ),
     "",
     "cli cli_options cli_passwd cli_tls delivery delivery.* plugins plugins.* testing",
