@@ -67,6 +67,12 @@ def _note_incomplete(conn: Connection, transfer: Transfer) -> None:
     transfer.log()
 
 
+def _note_given_up(conn: Connection, transfer: Transfer) -> None:
+    """Nothing is left to be noted where the message was answered."""
+    if conn.transfer is transfer:
+        _note_incomplete(conn, transfer)
+
+
 def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None:
     """Answer a message (in LMTP once for each recipient) and begin a new transaction."""
     replies: Sequence[Reply] = (reply,)
@@ -119,14 +125,12 @@ async def receive_chunk(conn: Connection, command: Command) -> None:
         await _feed(conn, transfer, command)
         await conn.take_commands(lambda: conn.transfer is transfer)
         await conn.flush()
-        if conn.transfer is transfer:  # given up by RSET, HELO or QUIT
-            _note_incomplete(conn, transfer)
+        _note_given_up(conn, transfer)  # by RSET, HELO or QUIT
 
     try:
         await transfer.side_by_side(read)
     except BaseException:
-        if conn.transfer is transfer:
-            _note_incomplete(conn, transfer)
+        _note_given_up(conn, transfer)
         raise
     finally:
         conn.transfer = None
