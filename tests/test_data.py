@@ -49,6 +49,20 @@ async def test_250_leaves_only_when_the_handlers_have_returned(data: bytes, auto
     assert steps == ["inner is done", "outer is done", "250"]
 
 
+async def test_the_task_of_a_streamed_message_has_a_name() -> None:
+    app, names = App(), []
+
+    @app.on_data
+    async def note(ctx: DataContext) -> None:
+        names.append(trio.lowlevel.current_task().name)
+        await ctx.stream.discard()
+
+    async with open_client(app) as client:
+        await client.ehlo()
+        assert (await send(client, LARGE)).code == 250
+    assert names == ["trio_smtp.handlers"]
+
+
 @both_ways
 async def test_a_middleware_that_does_not_go_on_has_not_taken_the_message(data: bytes) -> None:
     app, taken = App(), []

@@ -195,7 +195,7 @@ class Transfer:
         end: EndSession | None = None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._handle_in_child)
+                nursery.start_soon(self._handle_in_child, name="trio_smtp.handlers")
                 with trio.CancelScope() as conn.scope:
                     try:
                         await read()

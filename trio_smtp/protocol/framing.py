@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 import attrs
 
@@ -92,6 +92,7 @@ class _Mode(enum.Enum):
 _LINE, _BODY, _CHUNK = _Mode.LINE, _Mode.BODY, _Mode.CHUNK
 
 
+@final  # where the module is compiled, nothing can inherit from it
 class Framer:
     """Cuts what arrives into events.
 

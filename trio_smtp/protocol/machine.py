@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, final
 
 from .commands import Verb
 from .errors import ProtocolError
@@ -119,6 +119,7 @@ _NEEDED_FIRST: Mapping[Verb, str] = {
 }
 
 
+@final  # where the module is compiled, nothing can inherit from it
 class Machine:
     """Walks `TRANSITIONS` for one connection. `advance` is the one place where the state moves.
 
