@@ -328,6 +328,19 @@ async def test_accepts_in_batches_and_lets_others_run_between_them() -> None:
         close_all(clients)
 
 
+async def test_a_default_timeout_of_sockets_is_none_of_the_accept_loop() -> None:
+    socket.setdefaulttimeout(0.001)  # a batch that ends would wait for it, and the loop would end with TimeoutError
+    try:
+        async with accepting() as (accepted, listener):
+            socket.setdefaulttimeout(None)
+            clients = connect(listener, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(accepted) == 2
+            close_all(clients)
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 async def test_accepted_sockets_send_small_replies_at_once() -> None:
     async with accepting() as (accepted, listener):
         clients = connect(listener, 1)

@@ -244,6 +244,7 @@ async def accept_sockets(
         listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A second object for the same descriptor: trio's accept() takes a pass of the scheduler for each connection.
     acceptor = socket.socket(fileno=listener.socket.fileno())
+    acceptor.setblocking(False)  # with socket.setdefaulttimeout() it would wait, and everything with it
     try:
         while True:
             await trio.lowlevel.wait_readable(listener.socket)
