@@ -257,6 +257,23 @@ async def test_who_kept_a_stream_cannot_read_the_next_message() -> None:
     second.close_stream()
 
 
+async def test_a_receive_that_fails_leaves_nothing_for_the_next_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = MessageSink(None)
+    first.hand_over([b"one"])
+
+    def fail(channel: object) -> bytes:
+        raise RecursionError
+
+    with monkeypatch.context() as patch, pytest.raises(RecursionError):
+        patch.setattr(trio.MemoryReceiveChannel, "receive_nowait", fail)
+        await first.stream.receive()
+    first.close_stream()
+    second = MessageSink(None)
+    second.hand_over([b"two"])
+    assert await iterate(second.stream) == b"two"
+    second.close_stream()
+
+
 async def test_a_message_at_hand_of_many_chunks_has_a_channel_of_its_own() -> None:
     sink = MessageSink(None)
     chunks = [b"%d" % number for number in range(20)]

@@ -168,8 +168,9 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
             raise trio.ClosedResourceError
         if not self._left:
             return self._reach_end()
-        self._left -= 1
         chunk = self._channel.receive_nowait()
+        # Not before: what is raised in between must not leave a chunk in the channel that nobody counts.
+        self._left -= 1
         if self._taps:
             self._run_taps(chunk)
         return chunk
