@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -202,6 +203,23 @@ async def test_the_outbox_leaves_the_loop_when_its_block_ends() -> None:
         ours.send_soon(b"x")
         await wait_all_tasks_blocked()
         assert arrived(client) == b""
+
+
+async def test_an_outbox_that_fails_holds_nothing_back_any_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(transport: SocketTransport) -> bool:
+        raise MemoryError
+
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        with monkeypatch.context() as patch:
+            patch.setattr(SocketTransport, "push", fail)
+            assert ours.send_soon(b"one ")
+            await wait_all_tasks_blocked()
+        assert "MemoryError" in caplog.text  # trio's line: the instrument is disabled
+        assert not ours.send_soon(b"two")
+        await ours.send_all(b"two")
+        assert arrived(client) == b"one two"
 
 
 # A whole session

@@ -93,15 +93,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         """Have octets sent when this pass of the scheduler ends; of a broken connection the next receive tells.
 
         Returns:
-            False: not taken. There is no outbox, it is too much, or earlier octets are stuck: use `send_all`.
+            False: not taken. There is no outbox at work, it is too much, or earlier octets are stuck: use `send_all`.
         """
-        if self._outbox is None or self.stuck_since is not None or len(data) > _MAX_SOON or self._eof_sent:
+        outbox = self._outbox
+        if outbox is None or outbox.failed or self.stuck_since is not None or len(data) > _MAX_SOON or self._eof_sent:
             return False
         if self._waiting:
             self._waiting += data
         else:
             self._waiting = data
-            self._outbox.add(self)
+            outbox.add(self)
         return True
 
     def push(self) -> bool:
@@ -189,9 +190,14 @@ class Outbox(trio.abc.Instrument):
     What a socket does not take then is stuck: it is tried again at later passes, at intervals. They come at least as
     often as the server's watch looks at its connections. So nobody needs to wait for a socket while its owner waits
     to hear from it; and an owner that has more to send uses `SocketTransport.send_all`, which waits.
+
+    Attributes:
+        failed: Something was raised in it (by a signal handler, or memory ran out). trio has logged that and calls it
+            no more, so nothing can wait here any longer.
     """
 
     def __init__(self) -> None:
+        self.failed: bool = False
         self._ready: list[SocketTransport] = []
         self._stuck: set[SocketTransport] = set()
         self._retry_at = 0.0
@@ -204,18 +210,23 @@ class Outbox(trio.abc.Instrument):
         try:
             yield self
         finally:
-            trio.lowlevel.remove_instrument(self)
+            with suppress(KeyError):  # trio has removed it when it failed
+                trio.lowlevel.remove_instrument(self)
 
     def before_io_wait(self, timeout: float) -> None:
         """See `trio.abc.Instrument`."""
-        if self._ready:
-            for transport in self._ready:
-                if not transport.push():
-                    transport.stuck_since = trio.current_time()
-                    self._stuck.add(transport)
-            self._ready.clear()
-        if self._stuck:
-            self._try_again(trio.current_time())
+        try:
+            if self._ready:
+                for transport in self._ready:
+                    if not transport.push():
+                        transport.stuck_since = trio.current_time()
+                        self._stuck.add(transport)
+                self._ready.clear()
+            if self._stuck:
+                self._try_again(trio.current_time())
+        except BaseException:
+            self.failed = True
+            raise
 
     def _try_again(self, now: float) -> None:
         if now >= self._retry_at:
