@@ -241,6 +241,27 @@ async def test_a_message_may_be_given_up(
     )
 
 
+async def test_a_message_that_is_given_up_counts_once_though_its_handler_goes_on(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level(logging.INFO, "trio_smtp")
+    app = App()
+
+    @app.on_data
+    async def hang(ctx: DataContext) -> None:
+        await trio.sleep_forever()
+
+    closes = note_closes(app)
+    async with open_client(app, Config(handler_timeout=5)) as client:
+        await start_transaction(client)
+        assert (await bdat(client, CHUNK)).code == 250
+        assert (await client.command("QUIT")).code == 221
+        assert await closed(client)  # and no 421 behind the 221
+    assert closes == ["timeout"]
+    assert client.server.stats.messages_incomplete == 1
+    assert sum("incomplete" in line for line in logged(caplog, 20)) == 1
+
+
 async def test_rset_and_what_follows_may_be_pipelined() -> None:
     app, ends = aborted_app()
     async with open_client(app) as client:

@@ -174,6 +174,8 @@ class Connection(Wire):
             logger.error("session=%s internal error", self.session.id, exc_info=exc)
             self.reason, last_words = "error", _INTERNAL
         finally:
+            if self.machine.state is _CLOSED:
+                last_words = None  # they have been said: the time of a message given up by QUIT was over
             self.machine.close()
             if last_words is not None or not self.close_at_once() or self.app.handles(Phase.CLOSE):
                 with trio.CancelScope(shield=True):

@@ -68,8 +68,9 @@ def _note_incomplete(conn: Connection, transfer: Transfer) -> None:
 
 
 def _note_given_up(conn: Connection, transfer: Transfer) -> None:
-    """Nothing is left to be noted where the message was answered."""
+    """Nothing is left to be noted where the message was answered, or given up before."""
     if conn.transfer is transfer:
+        conn.transfer = None
         _note_incomplete(conn, transfer)
 
 
@@ -132,8 +133,6 @@ async def receive_chunk(conn: Connection, command: Command) -> None:
     except BaseException:
         _note_given_up(conn, transfer)
         raise
-    finally:
-        conn.transfer = None
 
 
 async def _next_chunk(conn: Connection, command: Command) -> None:
