@@ -127,7 +127,7 @@ class Connection(Wire):
         idle = not self.machine.in_transaction
         if self.draining and idle:
             raise EndSession("drained", DRAINING)
-        if self._out:
+        if not self.flush_soon():
             await self.flush()
         timeout = self.config.command_timeout
         if self.arm("command", timeout) - self.delivered_at > _PATIENCE * timeout:

@@ -36,7 +36,8 @@ async def receive_message(conn: Connection, command: Command) -> Reply | None:
         return reply
     conn.write(reply, enhanced=False)
     conn.machine.advance(_DATA_VERB, reply.code)
-    await conn.flush()
+    if not conn.flush_soon():
+        await conn.flush()
     conn.framer.start_body()
     await _take_whole(conn)
     return None

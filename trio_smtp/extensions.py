@@ -235,6 +235,11 @@ class Offer:
                 raise ValueError(f"the extension {each.keyword} clashes with the library's own {', '.join(clashing)}")
         self._extensions = [*built_in, *users]
         self._conditional = [each for each in self._extensions if each.available is not None]
+        # EHLO's lines, by whether TLS is active, where they depend on nothing else.
+        self._constant = not (self._mechanisms or self._conditional or config.xclient or config.xforward) and not any(
+            callable(each.argument) for each in self._extensions
+        )
+        self._constant_lines: dict[bool, list[str]] = {}
         self._syntaxes: dict[object, Syntax] = {}
         #: The handlers of the extensions' verbs.
         self.commands: dict[str, CommandHandler] = {
@@ -308,6 +313,14 @@ class Offer:
 
     def ehlo_lines(self, session: Session) -> list[str]:
         """The keyword lines of the reply to EHLO: only what would be accepted now (RFC 5321 section 4.1.1.1)."""
+        if not self._constant:
+            return self._lines(session)
+        lines = self._constant_lines.get(session.secure)
+        if lines is None:
+            lines = self._constant_lines[session.secure] = self._lines(session)
+        return lines.copy()  # handlers may edit theirs
+
+    def _lines(self, session: Session) -> list[str]:
         config = self._config
         unavailable = self._unavailable(session)
         lines = [line for each in self._extensions if each.keyword not in unavailable and (line := each.line(session))]

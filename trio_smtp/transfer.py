@@ -72,7 +72,8 @@ class ClientClock:
             EndSession: The client is gone, or sends too slowly.
         """
         conn = self._conn
-        await conn.flush()
+        if not conn.flush_soon():
+            await conn.flush()
         before = conn.arm("data", conn.config.data_timeout)
         octets = await conn.receive()
         self._octets += octets
@@ -211,7 +212,10 @@ class Transfer:
             conn.scope = self._handlers_scope
             conn.scope.deadline = conn.session_end
         if end is not None:
-            raise end
+            try:
+                raise end
+            finally:
+                del end  # whose traceback holds this frame
 
     def _let_handlers_run(self) -> None:
         """From now on it is the handlers that are waited for."""

@@ -215,18 +215,26 @@ class Wire:
         """Close without a word."""
         await close_now(self._raw)
 
+    def flush_soon(self) -> bool:
+        """Have what waits sent when this pass of the scheduler ends; False: that takes `flush`."""
+        if not self._out:
+            return True
+        transport = self._transport
+        if transport is None or transport is not self.stream or not transport.send_soon(b"".join(self._out)):
+            return False
+        self._out.clear()
+        self._out_octets = 0
+        return True
+
     async def flush(self) -> None:
         """Send what waits.
 
         Raises:
             EndSession: The client is gone.
         """
-        if not self._out:
+        if self.flush_soon():
             return
         data = self.take_replies()
-        transport = self._transport
-        if transport is self.stream and transport.send_soon(data):
-            return
         try:
             activity = self.activity
             self.arm("send", self.config.send_timeout)
