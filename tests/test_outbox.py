@@ -98,6 +98,20 @@ async def test_much_is_not_held_back() -> None:
         assert arrived(client).startswith(b"firstxxxx")
 
 
+async def test_little_after_little_is_not_held_back_either() -> None:
+    pieces = [b"%03d\n" % number * 250 for number in range(17)]
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        assert [ours.send_soon(piece) for piece in pieces] == [True] * 16 + [False]  # 16,384 octets wait, and no more
+        assert arrived(client) == b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_all, pieces[-1])
+            received = b""
+            while len(received) < 17_000:
+                received += arrived(client)
+                await trio.lowlevel.checkpoint()
+        assert received == b"".join(pieces)
+
+
 async def test_without_an_outbox_nothing_waits() -> None:
     with pair(None) as (ours, client):
         assert not ours.send_soon(b"250 OK\r\n")

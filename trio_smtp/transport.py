@@ -99,6 +99,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if outbox is None or outbox.failed or self.stuck_since is not None or len(data) > _MAX_SOON or self._eof_sent:
             return False
         if self._waiting:
+            if len(self._waiting) + len(data) > _MAX_SOON:
+                return False
             self._waiting += data
         else:
             self._waiting = data
