@@ -330,7 +330,10 @@ class MessageSink:
         """Hand on the whole of a message that is there: at once, and up to its end."""
         stream = self.stream
         if len(chunks) <= _AT_HAND:
-            self._spare = _spare.pop() if _spare else _open_channel(_AT_HAND)
+            try:
+                self._spare = _spare.pop()
+            except IndexError:
+                self._spare = _open_channel(_AT_HAND)
             self._channel, stream._channel = self._spare
         else:
             self._channel, stream._channel = _open_channel(len(chunks))
