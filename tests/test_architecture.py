@@ -22,7 +22,7 @@ PACKAGE = Path(trio_smtp.__file__).parent
 #: "" is the package itself: what it re-exports comes from the three floors below it, and the top floor stands on that.
 FLOORS = (
     "protocol protocol.*",
-    "app ciphers config contexts extensions message received session stats",
+    "app ciphers config contexts extensions message received session sink stats",
     (
         "auth connection data dialogue ending handshake listening outcomes peers processes server tls transfer"
         " transport unix watch wire workers"

@@ -22,12 +22,13 @@ import trio
 from .app import Phase
 from .contexts import DataContext
 from .ending import interruption
-from .message import MessageIncomplete, MessageMalformed, MessageSink
+from .message import MessageIncomplete, MessageMalformed
 from .outcomes import EndSession, logger, outcome
 from .protocol.addresses import Address
 from .protocol.errors import SMTPError
 from .protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
 from .protocol.replies import Reply
+from .sink import MessageSink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
