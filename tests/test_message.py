@@ -20,6 +20,7 @@ from trio_smtp import (
     SMTPError,
     StreamConsumed,
 )
+from trio_smtp import sink as sink_module
 from trio_smtp.sink import MessageSink
 
 Read = Callable[[MessageStream], Awaitable[object]]
