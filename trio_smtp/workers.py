@@ -315,6 +315,15 @@ def _drain(servers: Sequence[SMTPServer]) -> None:
 # The library's
 
 
+def _inside_a_run() -> bool:
+    # trio.lowlevel.in_trio_run is younger than the oldest trio that will do.
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 def serve_workers(
     app: App,
     config: Config | Sequence[Config] | None = None,
@@ -372,7 +381,7 @@ def serve_workers(
 def _check_that_it_can_fork() -> None:
     if not hasattr(os, "fork"):
         raise RuntimeError("serve_workers needs os.fork, which this system does not have")
-    if trio.lowlevel.in_trio_run():
+    if _inside_a_run():
         raise RuntimeError("serve_workers runs event loops of its own: call it in place of trio.run, not inside it")
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("serve_workers must be called from the main thread: signals come there")
