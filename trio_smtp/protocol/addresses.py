@@ -30,20 +30,19 @@ _LABEL = rf"{_LET_DIG}(?:[^\0-,./:-@\[-`{{-\x7f]*{_LET_DIG})?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _LITERAL = r"\[[!-Z^-~]+\]"
 
-_MAILBOX = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})")
+# Patterns that are not compiled here are seldom used: re compiles them when they are, and keeps them.
+_MAILBOX = rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})"
 # Seen in the wild: dots where RFC 5321 has none, underscores in host names.
 _LENIENT_LABEL = r"[^\0-,./:-@\[-^`{-\x7f]+"
-_LENIENT_MAILBOX = re.compile(rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:{_LENIENT_LABEL}\.)*{_LENIENT_LABEL}\.?|{_LITERAL})")
-_SOURCE_ROUTE = re.compile(rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:")
+_LENIENT_MAILBOX = rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:{_LENIENT_LABEL}\.)*{_LENIENT_LABEL}\.?|{_LITERAL})"
+_SOURCE_ROUTE = rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:"
 # A path without quotes, which may hide a bracket: nearly every one.
 _PLAIN_PATH = re.compile(r' *<([^"<>\\]*)>')
-# Nearly every address there is, in one match: no look at lengths, literals or hidden characters is left to do.
-_COMMON = (
-    r"([A-Za-z0-9_=+-]{1,64}(?:\.[A-Za-z0-9_=+-]{1,64}){0,4})"
-    r"@([a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?(?:\.[a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?){0,3})"
+# Nearly every path there is, in one match: no look at lengths, literals or hidden characters is left to do.
+_COMMON_PATH = re.compile(
+    r"<(([A-Za-z0-9_=+-]{1,64}(?:\.[A-Za-z0-9_=+-]{1,64}){0,4})"
+    r"@([a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?(?:\.[a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?){0,3}))>"
 )
-_COMMON_ADDRESS = re.compile(_COMMON)
-_COMMON_PATH = re.compile(f"<({_COMMON})>")
 # C1 controls, soft hyphen, zero-width and invisible characters, line separators, bidi controls, surrogates, tags.
 _HIDDEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
@@ -205,16 +204,16 @@ def parse_path(
     RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1.2; no limit on the local part, as section 4.5.3.1 asks for
     where it can be had. RFC 6531 section 3.3.
     """
-    match = _COMMON_ADDRESS.fullmatch(path)
+    match = _COMMON_PATH.fullmatch(f"<{path}>")
     if match is not None:
-        return Address(path, match[1], match[2], args, dsn, values)
+        return Address(path, match[2], match[3], args, dsn, values)
     if postmaster and path.lower() == "postmaster":
         return Address(path, path, "", args, dsn, values)
     hidden = _HIDDEN.search(path)
     if path.startswith("@"):
-        route = _SOURCE_ROUTE.match(path)
+        route = re.match(_SOURCE_ROUTE, path)
         path = path[route.end() :] if route else ""
-    match = (_MAILBOX if strict else _LENIENT_MAILBOX).fullmatch(path)
+    match = re.fullmatch(_MAILBOX if strict else _LENIENT_MAILBOX, path)
     if match is not None and not hidden:
         local_part, domain = match[1], match[2]
         if domain.startswith("["):

@@ -73,8 +73,9 @@ _CR_BARE_OR_DOT = re.compile(rb"\r(?!\n[^.])")
 _CR_NOT_BEFORE_DOT = re.compile(rb"\r(?!\n\.[^\r])")
 # Begins with a literal, so that the search for it runs at the speed of memchr.
 _BARE_LF = re.compile(rb"\n(?<!\r\n)")
-_BARE_CR = re.compile(rb"\r(?!\n)")
-_ANY_NEWLINE = re.compile(rb"\r\n|\r|\n")
+# Seldom used: re compiles them when they are, and keeps them.
+_BARE_CR = rb"\r(?!\n)"
+_ANY_NEWLINE = rb"\r\n|\r|\n"
 
 
 #: What is in a piece of a body: no bare CR and no dot to unstuff; lines that begin with a dot, from the first of them
@@ -336,7 +337,7 @@ class Framer:
             data = b"\r\n".join(pieces)
             stuffed = len(pieces) - 1
         if self._normalize:
-            data = _ANY_NEWLINE.sub(b"\r\n", data)
+            data = re.sub(_ANY_NEWLINE, b"\r\n", data)
         problem = self._problem(wire, data, content, stuffed)
         if problem is not None:
             self._malformed = True
@@ -345,7 +346,7 @@ class Framer:
 
     def _problem(self, wire: bytes, data: bytes, content: _Content, stuffed: int) -> str | None:
         if not self._normalize:
-            if content == "mixed" and _BARE_CR.search(wire):
+            if content == "mixed" and re.search(_BARE_CR, wire):
                 return "a CR without LF"
             # Each LF belongs to a dot or to the end: counting is quicker than looking at each.
             accounted = content == "dotted" and wire.count(b"\n") == stuffed + wire.endswith(b"\r\n")
