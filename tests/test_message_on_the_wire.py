@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 
-from trio_smtp import App, CallNext, DataContext, MessageIncomplete, MessageMalformed, MessageTooLarge, SMTPError
+from trio_smtp import (
+    App,
+    CallNext,
+    Config,
+    DataContext,
+    MessageIncomplete,
+    MessageMalformed,
+    MessageTooLarge,
+    Session,
+    SMTPError,
+    SMTPServer,
+)
 from trio_smtp.testing import open_client
 
 from .support import BODY, LARGE, closed, logged, send, start_data, status
@@ -229,3 +242,31 @@ async def test_a_handler_that_closes_the_connection_over_a_bad_message_does() ->
         reply = await send(client, b"one\ntwo\r\n")
         assert (reply.code, reply.text) == (421, "Learn to speak")
         assert await closed(client)
+
+
+async def test_a_session_whose_message_stayed_incomplete_leaves_nothing_for_the_collector() -> None:
+    """Its memory is free when it ends, not when cycles are looked for: clients may vanish faster than that."""
+    sessions: list[weakref.ref[Session]] = []
+    app = App()
+
+    @app.on_data
+    async def read(ctx: DataContext) -> None:
+        sessions.append(weakref.ref(ctx.session))
+        await ctx.stream.read()
+
+    server = SMTPServer(app, Config(hostname="mx.example"))
+    gc.collect()
+    gc.disable()
+    try:
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, theirs)
+            await ours.send_all(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.send_all(b"half of it\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            await ours.aclose()
+        assert server.stats.messages_incomplete == 1
+        assert [session() for session in sessions] == [None]
+    finally:
+        gc.enable()

@@ -134,6 +134,9 @@ class MessageSink:
         """The handlers are done: what still arrives is dropped."""
         stream = self.stream
         stream._close()
+        if isinstance(stream._error, SMTPError):
+            # What was raised in the handlers holds their frames, which hold the stream, which holds it.
+            stream._error.__traceback__ = stream._error.__context__ = None
         if self._spare is not None and len(_spare) < _MAX_SPARE:
             receive_channel = self._spare[1]
             while stream._left:  # a handler that refused early
