@@ -324,3 +324,39 @@ async def test_received_knows_the_transmission_type() -> None:
         await client.send_bytes(b"BDAT 0 LAST\r\n")
         assert (await client.read_reply()).code == 250
     assert b" with UTF8SMTP id " in headers[0]
+
+
+def _trusted(session: Session) -> bool:
+    return session.remote_address == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "extension"),
+    [
+        ({}, Extension(keyword="XTRUST", available=_trusted)),
+        ({}, Extension(keyword="XTRUST", argument=lambda session: str(session.remote_address))),
+        ({"xclient": ["192.0.2.1"]}, None),
+        ({"xforward": ["192.0.2.1"]}, None),
+    ],
+)
+def test_what_one_session_is_shown_is_not_what_another_is_shown(
+    changes: dict[str, Any], extension: Extension | None
+) -> None:
+    offer = Offer(Config(**changes), auth=False, extensions=[extension] if extension else [])
+    trusted, stranger = (Session(remote_address=address) for address in ("192.0.2.1", "192.0.2.2"))
+    first = offer.ehlo_lines(trusted)
+    assert offer.ehlo_lines(stranger) != first
+    assert offer.ehlo_lines(trusted) == first
+
+
+def test_starttls_is_shown_before_tls_and_not_after_whoever_asked_first(server_ssl_context: ssl.SSLContext) -> None:
+    for order in ((False, True, False), (True, False, True)):
+        offer = Offer(Config(ssl_context=server_ssl_context), auth=False)
+        shown = ["STARTTLS" in offer.ehlo_lines(Session(secure=secure)) for secure in order]
+        assert shown == [not secure for secure in order]
+
+
+def test_what_a_handler_does_to_the_lines_of_one_reply_stays_in_it() -> None:
+    offer = Offer(Config(), auth=False)
+    offer.ehlo_lines(Session()).clear()
+    assert "PIPELINING" in offer.ehlo_lines(Session())
