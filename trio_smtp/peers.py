@@ -21,10 +21,10 @@ from .protocol.replies import Reply
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["log_in", "read_proxy_header", "resolve_client", "xclient", "xforward"]
+__all__ = ["FULL_FOR_HOST", "log_in", "read_proxy_header", "resolve_client", "xclient", "xforward"]
 
 _OK = Reply(250, "OK", "2.0.0")
-_FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
+FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
 
 # A last label that is a number would be taken for an address when it is looked up.
 _HOSTNAME = re.compile(r"(?!(?:.*\.)?(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?\Z)[A-Za-z0-9_.-]{1,255}")
@@ -60,7 +60,7 @@ async def read_proxy_header(conn: Connection) -> None:
     conn.syntax = conn.server.offer.syntax(session)
     if not conn.server.recount(conn):
         conn.stats.connections_refused += 1
-        raise EndSession("refused", None if config.implicit_tls else _FULL_FOR_HOST)
+        raise EndSession("refused", None if config.implicit_tls else FULL_FOR_HOST)
 
 
 def _end(address: tuple[str, int]) -> tuple[str | None, int | None]:

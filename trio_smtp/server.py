@@ -20,6 +20,7 @@ from .config import Config
 from .connection import Connection
 from .extensions import Offer, trusts
 from .handshake import watch_server_name
+from .peers import FULL_FOR_HOST
 from .protocol.replies import Reply
 from .session import Session
 from .stats import Stats
@@ -33,7 +34,6 @@ __all__ = ["SMTPServer", "serve"]
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
 _FULL = Reply(421, "Too many connections", "4.3.2")
-_FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
 #: Refusals that are being said at a time; over that, connections are closed without a word.
 _MAX_REFUSALS = 100
 _REFUSAL_LIMIT = 5.0
@@ -280,7 +280,7 @@ class SMTPServer:
         if len(self._connections) >= config.max_connections:
             refusal = _FULL
         elif not self._has_room(connection):
-            refusal = _FULL_FOR_HOST
+            refusal = FULL_FOR_HOST
         if refusal is None:
             self._register(connection)
             nursery.start_soon(self._serve, connection, watch)

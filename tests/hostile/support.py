@@ -10,8 +10,10 @@ import attrs
 import trio
 import trio.testing
 
+from tests.support import start_data, start_transaction
 from trio_smtp import App, DataContext, Envelope, SMTPServer
 from trio_smtp.protocol.replies import MAX_REPLY_LINE, Reply, parse_reply
+from trio_smtp.testing import Client
 
 __all__ = ["Mailbox", "by_octet", "cut_at", "exchange", "replies_in", "run", "watched_log"]
 
@@ -108,3 +110,21 @@ def watched_log(level: int = logging.WARNING, *, errors: bool = False) -> Iterat
     if not errors:
         serious = [record.getMessage() for record in handler.records if record.levelno >= logging.ERROR]
         assert serious == [], serious
+
+
+# How far a client gets
+
+
+async def say_hello(client: Client) -> None:
+    await client.ehlo()
+
+
+async def half_by_data(client: Client) -> None:
+    await start_data(client)
+    await client.send_bytes(b"Subject: half\r\n\r\nof it\r\n")
+
+
+async def half_by_chunks(client: Client) -> None:
+    await start_transaction(client)
+    await client.send_bytes(b"BDAT 4\r\nhalf")
+    assert (await client.read_reply()).code == 250

@@ -21,7 +21,7 @@ from tests.tls_support import server_context
 from trio_smtp import App, Config, DataContext, MessageIncomplete, SMTPServer
 from trio_smtp.testing import Client
 
-from .support import watched_log
+from .support import half_by_chunks, half_by_data, say_hello, watched_log
 
 FATAL = b"\x15\x03\x03\x00\x02\x02\x28"
 FAULTS = {
@@ -174,17 +174,8 @@ async def _greeted(client: Client) -> None:
     pass
 
 
-async def _hello(client: Client) -> None:
-    await client.ehlo()
-
-
 async def _transaction(client: Client) -> None:
     await start_transaction(client)
-
-
-async def _data(client: Client) -> None:
-    await start_data(client)
-    await client.send_bytes(b"Subject: half\r\n\r\nof it\r\n")
 
 
 async def _end_mark(client: Client) -> None:
@@ -198,19 +189,13 @@ async def _chunk(client: Client) -> None:
     await client.send_bytes(b"BDAT 11 LAST\r\nhalf of it")
 
 
-async def _between_chunks(client: Client) -> None:
-    await start_transaction(client)
-    await client.send_bytes(b"BDAT 4\r\nhalf")
-    assert (await client.read_reply()).code == 250
-
-
-STEPS: list[Step] = [_greeted, _hello, _transaction, _data, _end_mark, _chunk, _between_chunks]
-by_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__[1:])
+STEPS: list[Step] = [_greeted, say_hello, _transaction, half_by_data, _end_mark, _chunk, half_by_chunks]
+by_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__.strip("_"))
 
 
 def check(noted: Noted, records: list[logging.LogRecord], step: Step, reason: str = "lost") -> None:
     """It ended once, and nothing of it was taken for whole."""
-    half = step in (_data, _end_mark, _chunk, _between_chunks)
+    half = step in (half_by_data, _end_mark, _chunk, half_by_chunks)
     assert noted.whole == []
     # The handlers of a chunk that is the only one are asked when more of it has come.
     assert len(noted.halves) == (half and step is not _chunk)
@@ -340,7 +325,7 @@ async def test_the_record_with_the_end_mark_is_cut_off(
                 await rest_of(stream)
         if whole:
             break
-        check(noted, records, _data)
+        check(noted, records, half_by_data)
         cut += 1
     assert noted.whole == [b"Subject: half\r\n\r\n"]
     assert (noted.halves, noted.reasons, endings(records)) == ([], ["lost"], ["lost"])

@@ -9,11 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support import note_closes, start_data, start_transaction
+from tests.support import note_closes, start_transaction
 from trio_smtp import App, AuthContext, Config, DataContext, MessageIncomplete, SMTPServer
 from trio_smtp.testing import Client, open_client
 
-from .support import cut_at, watched_log
+from .support import cut_at, half_by_chunks, half_by_data, say_hello, watched_log
 
 BODY = b"Subject: x\r\n\r\n.. half\r\n" + b"y" * 40 + b"\r\n"
 PRELUDE = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\n"
@@ -100,10 +100,6 @@ BROKEN = {
 }
 
 
-async def _hello(client: Client) -> None:
-    await client.ehlo()
-
-
 async def _auth(client: Client) -> None:
     await client.ehlo()
     assert (await client.command("AUTH LOGIN")).code == 334
@@ -113,20 +109,9 @@ async def _mail(client: Client) -> None:
     await start_transaction(client)
 
 
-async def _data(client: Client) -> None:
-    await start_data(client)
-    await client.send_bytes(b"Subject: half\r\n\r\nof it\r\n")
-
-
 async def _chunk(client: Client) -> None:
     await start_transaction(client)
     await client.send_bytes(b"BDAT 1000 LAST\r\nhalf of it")
-
-
-async def _between_chunks(client: Client) -> None:
-    await start_transaction(client)
-    await client.send_bytes(b"BDAT 4\r\nhalf")
-    assert (await client.read_reply()).code == 250
 
 
 async def _nothing(client: Client) -> None:
@@ -135,7 +120,9 @@ async def _nothing(client: Client) -> None:
 
 @pytest.mark.parametrize("broken", BROKEN)
 @pytest.mark.parametrize(
-    "step", [_nothing, _hello, _auth, _mail, _data, _chunk, _between_chunks], ids=lambda step: step.__name__[1:]
+    "step",
+    [_nothing, say_hello, _auth, _mail, half_by_data, _chunk, half_by_chunks],
+    ids=lambda step: step.__name__.strip("_"),
 )
 async def test_tls_that_breaks_inside_a_session(
     autojump_clock: trio.testing.MockClock,
