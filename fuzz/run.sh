@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzz every target for so many seconds, or the targets named behind that: fuzz/run.sh SECONDS [TARGET...]
-# Needs atheris (pip install atheris). An input that breaks a promise is left in fuzz/findings; put it into fuzz/seeds
-# when the fault is mended.
+# Needs atheris and what the tests need: pip install -e '.[test]' atheris. An input that breaks a promise is left in
+# fuzz/findings; put it into fuzz/seeds when the fault is mended.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
