@@ -3,7 +3,8 @@
     python fuzz/fuzz.py TARGET [libFuzzer's options] [corpus directories]
 
 Needs atheris and the extra `test`. The targets are the functions named `fuzz_...` below; each states what must hold,
-whatever the input is. An input is a first octet (or two) that chooses, and the octets of the stranger. `fuzz/run.sh` runs all of them.
+whatever the input is. An input is a first octet (or two) that chooses, and the octets of the stranger. `fuzz/run.sh`
+runs all of them.
 """
 
 from __future__ import annotations
