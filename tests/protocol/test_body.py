@@ -304,3 +304,17 @@ def test_decoder_equals_its_definition(wire: bytes, places: list[int], normalize
     assert expected.problem != "length" or found.problem == f"a line of more than {limit} octets"
     # And the rest is lines, wherever it begins.
     assert receive(cut(wire, places), normalize=normalize).lines == lines_of(Framer(normalize=normalize), [wire[end:]])
+
+
+@pytest.mark.parametrize("start", [b"", b".", b"a"], ids=["", "a dot", "further down"])
+def test_every_mix_of_lines_with_and_without_dots(start: bytes) -> None:
+    """Lines that all begin with a dot go another way: one odd piece anywhere must lead back to the usual one."""
+    for count in range(6):
+        for pieces in itertools.product([b"\r\n.", b"\r\n.a", b"\r\n", b"\r", b"\n", b"a"], repeat=count):
+            wire = start + b"".join(pieces) + b"\r\n.\r\n"
+            expected = definition(wire)
+            end = (b"\r\n" + wire).find(b"\r\n.\r\n") + 3
+            for segments in ([wire[:end]], [wire[: end // 2], wire[end // 2 : end]]):
+                found = receive(segments)
+                assert (found.ended, found.body) == (True, expected.body), segments
+                assert (found.problem is None) == (expected.problem is None), segments
