@@ -279,6 +279,8 @@ class Framer:
         event: Event | None = None
         while event is None:
             start = self._position
+            if start == len(self._buffer):
+                return NEED_DATA
             # Normalizing may double what is handed on.
             data = self._buffer[start : start + (MAX_CHUNK // 2 if self._normalize else MAX_CHUNK)]
             dotted = self._at_line_start and data[:1] == b"."
