@@ -323,10 +323,11 @@ class SMTPServer:
         return most is None or not connection.host or self._hosts[connection.host] <= most
 
     async def _serve(self, connection: Connection, watch: Watch) -> None:
+        watch.begin(connection)
         try:
-            with watch.over(connection):
-                await connection.run()
+            await connection.run()
         finally:
+            watch.end(connection)
             self._connections.discard(connection)
             self.stats.connections_open -= 1
             self._leave_host(connection)

@@ -6,8 +6,6 @@ are reached. So a connection only notes when its time is over, and one task look
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -50,12 +48,11 @@ class Watch:
             for wire in self._wires:
                 wire.expire(now)
 
-    @contextmanager
-    def over(self, wire: Wire) -> Iterator[None]:
-        """Watch over a connection while the block runs."""
+    def begin(self, wire: Wire) -> None:
+        """Watch over this connection from now on."""
         self._wires.add(wire)
         self._some.set()
-        try:
-            yield
-        finally:
-            self._wires.discard(wire)
+
+    def end(self, wire: Wire) -> None:
+        """Its time is nobody's matter any more."""
+        self._wires.discard(wire)

@@ -90,7 +90,6 @@ class Wire:
         self.session: Session = session
         #: What it counts as for `max_connections_per_host`.
         self.host: str = host_key(session.remote_address)
-        self.scope: trio.CancelScope = trio.CancelScope()
         self.activity: Activity = "command"
         #: Replies carry enhanced status codes.
         self.enhanced: bool = False
@@ -108,7 +107,7 @@ class Wire:
         self._expires = math.inf
         self.opened: float = self.now()
         self.session_end: float = self.opened + (self.config.session_timeout or math.inf)
-        self.scope.deadline = self.session_end
+        self.scope: trio.CancelScope = trio.CancelScope(deadline=self.session_end)
         self.reset_wire(stream)
 
     @property
