@@ -271,6 +271,8 @@ def test_a_body_is_handed_on_while_it_comes() -> None:
     framer.start_body()
     framer.feed(b"x" * 1000)
     assert framer.next_event() == BodyChunk(b"x" * 1000)
+    framer.feed(b".")  # in the middle of a line it is a dot like any other
+    assert framer.next_event() == BodyChunk(b".")
     for segment, handed_on in ((b"y\r\n.\r", b"y\r\n"), (b"z\r", None), (b"\n", None)):
         framer.feed(segment)
         event = framer.next_event()
