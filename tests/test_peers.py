@@ -335,14 +335,19 @@ async def test_starttls_after_xclient_keeps_the_address(
         assert (session.authenticated, session.host_name_appears_as) == (False, None)
 
 
-async def test_before_required_tls_it_is_refused(
-    server_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+async def test_before_required_tls_it_is_refused_and_not_shown(
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, _ = taking_app()
     async with front(app, monkeypatch, ssl_context=server_ssl_context, starttls_required=True, **TRUST) as there:
         client = await greeted(await there.connect())
         assert status(await client.command("XCLIENT ADDR=203.0.113.9")) == (530, "5.7.0")
         assert status(await client.command("XFORWARD ADDR=203.0.113.9")) == (530, "5.7.0")
+        assert not any(line.startswith("X") for line in (await client.ehlo()).lines)
+        await client.starttls(client_ssl_context, "mx.example.com")
+        shown = [line.partition(" ")[0] for line in (await client.ehlo()).lines if line.startswith("X")]
+        assert shown == ["XCLIENT", "XFORWARD"]
+        assert (await client.command("XCLIENT ADDR=203.0.113.9")).code == 220
 
 
 async def test_pipelined(monkeypatch: pytest.MonkeyPatch) -> None:

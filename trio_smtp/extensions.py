@@ -329,10 +329,11 @@ class Offer:
         mechanisms = self.mechanisms(session)
         if mechanisms and not session.authenticated:
             lines.append("AUTH " + " ".join(mechanisms))
-        if trusts(config.xclient, session.remote_address):
-            lines.append("XCLIENT " + " ".join(XCLIENT_ATTRIBUTES))
-        if trusts(config.xforward, session.remote_address):
-            lines.append("XFORWARD " + " ".join(XFORWARD_ATTRIBUTES))
+        if session.secure or not config.starttls_required:
+            if trusts(config.xclient, session.remote_address):
+                lines.append("XCLIENT " + " ".join(XCLIENT_ATTRIBUTES))
+            if trusts(config.xforward, session.remote_address):
+                lines.append("XFORWARD " + " ".join(XFORWARD_ATTRIBUTES))
         if "HELP" not in config.disabled_commands:
             lines.append("HELP")
         hidden = config.hide_extensions
