@@ -27,12 +27,13 @@ from .protocol.framing import Line
 from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
-from .wire import MAX_WAITING_OCTETS, Wire
+from .wire import MAX_WAITING_OCTETS, RECEIVE_SIZE, Wire
 
 if TYPE_CHECKING:
     from .protocol.commands import Syntax
     from .server import SMTPServer
     from .transfer import Transfer
+    from .watch import Watch
 
 __all__ = ["Connection"]
 
@@ -134,7 +135,10 @@ class Connection(Wire):
             self._lose_patience()
         while True:
             self._interruptible = idle
-            await self.receive()
+            try:
+                self.take_in(await self.stream.receive_some(RECEIVE_SIZE))
+            except trio.BrokenResourceError:
+                raise EndSession("lost") from None
             self._interruptible = False
             if self.draining and idle:
                 # The drain has cancelled the scope, and these octets were quicker: nothing could be answered any more.
@@ -159,12 +163,18 @@ class Connection(Wire):
 
     # The life of a session
 
-    async def run(self) -> None:
-        """Serve the client to its end. Nothing but cancellation and KeyboardInterrupt comes out."""
+    async def run(self, watch: Watch) -> None:
+        """Serve the client to its end. Nothing but cancellation and KeyboardInterrupt comes out.
+
+        Each time the client is waited for, all that is awaited here is left and entered again: on the way to its
+        commands there is no layer that only hands on.
+        """
         last_words: Reply | None = None
+        watch.begin(self)
         try:
             with self.scope:
-                await self._converse()
+                await self._open()
+                await self.take_commands()
                 await take_leave(self)
             if self.scope.cancelled_caught:
                 self.reason, last_words = interruption(self)
@@ -174,15 +184,23 @@ class Connection(Wire):
             logger.error("session=%s internal error", self.session.id, exc_info=exc)
             self.reason, last_words = "error", _INTERNAL
         finally:
-            if self.machine.state is _CLOSED:
-                last_words = None  # they have been said: the time of a message given up by QUIT was over
-            self.machine.close()
-            if last_words is not None or not self.close_at_once() or self.app.handles(Phase.CLOSE):
-                with trio.CancelScope(shield=True):
-                    await finish(self, last_words)
-            self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
+            try:
+                await self._end(last_words)
+            finally:
+                watch.end(self)
+                self.server.forget(self)
 
-    async def _converse(self) -> None:
+    async def _end(self, last_words: Reply | None) -> None:
+        if self.machine.state is _CLOSED:
+            last_words = None  # they have been said: the time of a message given up by QUIT was over
+        self.machine.close()
+        if last_words is not None or not self.close_at_once() or self.app.handles(Phase.CLOSE):
+            with trio.CancelScope(shield=True):
+                await finish(self, last_words)
+        self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
+
+    async def _open(self) -> None:
+        """All that comes before the first command."""
         if self.config.proxy_protocol:
             await read_proxy_header(self)
         if self.config.implicit_tls or isinstance(self.stream, trio.SSLStream):
@@ -194,7 +212,6 @@ class Connection(Wire):
         if self.config.reverse_dns:
             await resolve_client(self)
         await self.greet()
-        await self.take_commands()
 
     async def _hear_early_talkers(self) -> None:
         """A client that talks before it was greeted is not a mail client (RFC 5321 section 4.3.1)."""

@@ -249,7 +249,7 @@ class SMTPServer:
         self._register(connection)
         task_status.started(connection.session)
         async with self._watching() as watch:
-            await self._serve(connection, watch)
+            await connection.run(watch)
 
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[Watch]:
@@ -283,7 +283,7 @@ class SMTPServer:
             refusal = FULL_FOR_HOST
         if refusal is None:
             self._register(connection)
-            nursery.start_soon(self._serve, connection, watch)
+            nursery.start_soon(connection.run, watch)
             return
         self.stats.connections_refused += 1
         logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
@@ -322,15 +322,11 @@ class SMTPServer:
         most = self.config.max_connections_per_host
         return most is None or not connection.host or self._hosts[connection.host] <= most
 
-    async def _serve(self, connection: Connection, watch: Watch) -> None:
-        watch.begin(connection)
-        try:
-            await connection.run()
-        finally:
-            watch.end(connection)
-            self._connections.discard(connection)
-            self.stats.connections_open -= 1
-            self._leave_host(connection)
+    def forget(self, connection: Connection) -> None:
+        """Its session is over."""
+        self._connections.discard(connection)
+        self.stats.connections_open -= 1
+        self._leave_host(connection)
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .server import SMTPServer
     from .stats import Stats
 
-__all__ = ["MAX_WAITING_OCTETS", "Activity", "Wire", "host_key"]
+__all__ = ["MAX_WAITING_OCTETS", "RECEIVE_SIZE", "Activity", "Wire", "host_key"]
 
 #: What the deadline is for.
 Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy", "leave"]
@@ -157,9 +157,16 @@ class Wire:
             EndSession: The client is gone.
         """
         try:
-            data = await self.stream.receive_some(RECEIVE_SIZE)
+            return self.take_in(await self.stream.receive_some(RECEIVE_SIZE))
         except trio.BrokenResourceError:
             raise EndSession("lost") from None
+
+    def take_in(self, data: bytes | bytearray) -> int:
+        """Feed what was received to the framer; returns how many octets that is.
+
+        Raises:
+            EndSession: It is the end: the client is gone.
+        """
         self.framer.feed(self._count(data))
         return len(data)
 
