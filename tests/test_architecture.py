@@ -28,7 +28,7 @@ FLOORS = (
         " transport unix watch wire workers"
     ),
     "",
-    "cli cli_options cli_passwd cli_tls delivery delivery.* plugins plugins.* testing",
+    "cli cli_options cli_output cli_passwd cli_tls delivery delivery.* plugins plugins.* testing",
     "__main__",
 )
 

@@ -6,7 +6,6 @@ Whatever is wrong with what it was told is one line on stderr.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import logging
 import shlex
@@ -20,6 +19,7 @@ import trio
 
 from trio_smtp import App, CallNext, Config, DataContext, SMTPServer, serve
 from trio_smtp.cli_options import RUNTIME, CommandError, Parser, add_options, make_configs, make_workers
+from trio_smtp.cli_output import Unhurried
 from trio_smtp.delivery.maildir import maildir
 
 __all__ = ["main"]
@@ -67,6 +67,7 @@ def _run(words: list[str]) -> int:
     workers = make_workers(workers, file)
     logging.basicConfig(
         level=_LOG_LEVELS[min(verbose, len(_LOG_LEVELS) - 1)],
+        stream=Unhurried(sys.stderr),
         format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
     )
     if name is not None:
@@ -168,13 +169,8 @@ async def _say_what_came(ctx: DataContext, call_next: CallNext) -> None:
 
 
 def _say(text: str) -> None:
-    """Print a line at once. Nobody there to read it is no reason to refuse a message that is stored by now."""
-    encoding = sys.stdout.encoding
-    # In one piece: without a buffer print() would write the line's end by itself, after another worker's line maybe.
-    line = f"{text}\n".encode(encoding, "backslashreplace").decode(encoding)
-    with contextlib.suppress(OSError):
-        sys.stdout.write(line)
-        sys.stdout.flush()
+    """Print a line at once, or not at all."""
+    Unhurried(sys.stdout).write(f"{text}\n")
 
 
 # Serving
