@@ -467,3 +467,15 @@ async def test_removing_the_file_has_a_limit(
         answer.set()
         await done.wait()
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("start", [b" ", b"\t"])
+async def test_no_message_goes_on_with_our_fields(tmp_path: Path, start: bytes) -> None:
+    message = start + b"by trusted.example\r\nSubject: x\r\n\r\n" + LARGE
+    async with open_client(App().use(maildir(tmp_path))) as client:
+        await client.ehlo()
+        assert (await send(client, message)).code == 250
+    (path,) = files(tmp_path)
+    fields, _, body = path.read_bytes().partition(b"\r\n\r\n")
+    assert body == message
+    assert b"trusted" not in fields

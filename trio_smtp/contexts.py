@@ -279,6 +279,8 @@ class DataContext(Context):
     def received_header(self) -> bytes:
         """The Received header field for this message, CRLF included, folded.
 
+        A message that begins with a space or a tab would go on with it: put an empty line between the two.
+
         RFC: RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3, RFC 8314 section 4.3 (the tls clause).
         """
         from .received import received_header  # brings date formatting, which not every server needs

@@ -48,8 +48,9 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     r"""Store every message in a Maildir.
 
     The file holds a `Return-Path:` and a `Received:` field and then, octet for octet, what the client sent, with its
-    CRLF line ends. The reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the
-    first part of its name; a dot and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
+    CRLF line ends. A message that begins with a space or a tab, which would go on with the `Received:` field, has an
+    empty line before it. The reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is
+    the first part of its name; a dot and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
 
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
@@ -194,8 +195,12 @@ def _trace_fields(ctx: DataContext) -> bytes:
 async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
     # A bytearray, not a list: what a client sends octet by octet must not cost an object for each.
     data = bytearray(_trace_fields(ctx))
+    begun = False
     try:
         async for chunk in ctx.stream:
+            if not begun and chunk.startswith((b" ", b"\t")):
+                data += b"\r\n"
+            begun = True
             data += chunk
             if len(data) >= BATCH:
                 await _in_thread(ctx, root, delivery.write, data)
