@@ -440,8 +440,8 @@ def working() -> Iterator[Working]:
     note_closes(app)
     ours, theirs = socket.socketpair()
     server = SMTPServer(app, Config(hostname="mx.example"))
-    with ours:
-        yield Working(server, [socket.create_server(("127.0.0.1", 0))], ours, theirs)
+    with ours, socket.create_server(("127.0.0.1", 0)) as listening:
+        yield Working(server, [listening], ours, theirs)
 
 
 @pytest.mark.parametrize("way", ["order", "supervisor gone", "signal"])
@@ -525,6 +525,24 @@ async def test_a_worker_that_comes_after_a_hangup_reloads_before_it_serves(worki
     working.supervisor.close()
     await working.run(reload, True)
     assert seen == [0]
+
+
+@pytest.mark.parametrize("way", [b"s", b"d", b""], ids=["stop", "drain", "supervisor gone"])
+async def test_a_worker_that_reloads_first_hears_its_orders(working: Working, way: bytes) -> None:
+    reloading = trio.Event()
+
+    async def hang(server: SMTPServer) -> None:
+        reloading.set()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(working.run, hang, True)
+        await reloading.wait()
+        if way:
+            working.supervisor.send(way)
+        else:
+            working.supervisor.close()
+    assert working.orders.fileno() == -1
 
 
 # The system

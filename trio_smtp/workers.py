@@ -267,6 +267,12 @@ async def work(
     """
     servers = [server for server, _ in served]
     loading = trio.Lock()
+    first_load = trio.CancelScope()
+
+    def drain() -> None:
+        first_load.cancel()
+        for server in servers:
+            server.drain()
 
     async def load_anew() -> None:
         if reload is not None:
@@ -281,7 +287,7 @@ async def work(
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             task_status.started()
             async for _ in signals:
-                _drain(servers)
+                drain()
 
     async def obey_supervisor() -> None:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(orders)) as stream:
@@ -289,27 +295,23 @@ async def work(
                 if _STOP in chunk:
                     nursery.cancel_scope.cancel()
                 if _DRAIN in chunk:
-                    _drain(servers)
+                    drain()
                 if _RELOAD in chunk:
                     nursery.start_soon(load_anew)
         logger.warning("the supervisor is gone: draining")
-        _drain(servers)
+        drain()
 
     async with trio.open_nursery() as nursery:
         await nursery.start(obey_signals)
-        if reload_first:
-            await load_anew()
         nursery.start_soon(obey_supervisor)
+        if reload_first:
+            with first_load:
+                await load_anew()
         async with trio.open_nursery() as serving:
             for server, sockets in served:
                 listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
                 await serving.start(server.serve_listeners, listeners)
         nursery.cancel_scope.cancel()
-
-
-def _drain(servers: Sequence[SMTPServer]) -> None:
-    for server in servers:
-        server.drain()
 
 
 # The library's
