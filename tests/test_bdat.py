@@ -288,7 +288,7 @@ async def test_in_a_wrong_state_octets_are_no_commands(
 
 
 @pytest.mark.parametrize("guard", ["auth_required", "starttls_required"])
-async def test_order_comes_before_what_is_required(guard: str, server_ssl_context: ssl.SSLContext) -> None:
+async def test_what_is_required_comes_before_order(guard: str, server_ssl_context: ssl.SSLContext) -> None:
     app, taken = mail_app()
 
     @app.on_auth
@@ -299,7 +299,7 @@ async def test_order_comes_before_what_is_required(guard: str, server_ssl_contex
     async with open_client(app, ssl_context=server_ssl_context, **required) as client:
         await client.ehlo()
         await client.send_bytes(b"BDAT %d LAST\r\n%sNOOP\r\n" % (len(HOSTILE), HOSTILE))
-        assert (await client.read_reply()).code == 503
+        assert status(await client.read_reply()) == (530, "5.7.0")
         assert (await client.read_reply()).code == 250
     assert taken == []
 
@@ -375,3 +375,18 @@ async def test_without_a_handler_no_message_is_taken(last: bool, caplog: pytest.
         await start_transaction(client)
         assert status(await bdat(client, HOSTILE, last=last)) == (554, "5.3.5")
         assert (await client.command("NOOP")).code == 250
+
+
+async def test_on_data_start_may_word_the_reply_that_a_chunk_does_not_show() -> None:
+    app, taken = mail_app()
+
+    @app.on_data_start
+    async def word(ctx: DataStartContext) -> None:
+        ctx.reply = Reply(354, "Go ahead")
+
+    async with open_client(app) as client:
+        await start_transaction(client)
+        assert status(await bdat(client, BODY, last=True)) == (250, "2.0.0")
+        await start_transaction(client)
+        assert (await client.command("DATA")).text == "Go ahead"
+    assert taken == [BODY]

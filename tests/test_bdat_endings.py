@@ -15,6 +15,7 @@ from trio_smtp import (
     App,
     Config,
     DataContext,
+    DataStartContext,
     MessageIncomplete,
     SMTPServer,
 )
@@ -397,3 +398,41 @@ async def test_a_client_may_vanish_before_its_reply(autojump_clock: trio.testing
         stats = client.server.stats
         assert (stats.messages_accepted, stats.messages_incomplete) == (1, 0)
     assert (ends, closes) == (["6 octets"], ["lost"])
+
+
+# --- The counters ---
+
+
+async def test_a_refused_message_is_counted_once_and_when_it_is_refused() -> None:
+    app = App()
+
+    @app.on_data
+    async def refuse(ctx: DataContext) -> None:
+        ctx.reject("Not today", 554)
+
+    async with open_client(app) as client:
+        stats = client.server.stats
+        for count, ending in enumerate(("RSET", "LAST", "QUIT"), start=1):
+            await start_transaction(client)
+            await client.send_bytes(b"BDAT 3\r\nabcBDAT 3\r\ndef")
+            assert {(await client.read_reply()).code, (await client.read_reply()).code} <= {250, 554}
+            assert stats.messages_refused == count
+            if ending == "LAST":
+                assert (await bdat(client, CHUNK, last=True)).code == 554
+            else:
+                assert (await client.command(ending)).code in (250, 221)
+            assert (stats.messages_refused, stats.messages_incomplete, stats.messages_accepted) == (count, 0, 0)
+
+
+async def test_what_on_data_start_refuses_is_counted_once() -> None:
+    app, _ = mail_app()
+
+    @app.on_data_start
+    async def refuse(ctx: DataStartContext) -> None:
+        ctx.reject("Not today", 554)
+
+    async with open_client(app) as client:
+        await start_transaction(client)
+        for last in (False, False, True):
+            assert (await bdat(client, CHUNK, last=last)).code == 554
+            assert client.server.stats.messages_refused == 1

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_smtp import CloseContext, MailFromContext, SMTPServer
+from trio_smtp import CallNext, CloseContext, MailFromContext, SMTPServer
 from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .support import BODY, closed, crashes, logged, mail_app, note_closes, send, start_data, start_transaction
@@ -120,6 +120,40 @@ async def test_a_crash_of_on_close_is_logged_and_nobody_elses_trouble(caplog: py
         server.drain()
     assert [line.partition(" ")[2] for line in crashes(caplog)] == ["on_close handler failed"] * 2
     assert taken == []
+
+
+@pytest.mark.parametrize("shape", ["filter", "middleware", "middleware that went on"])
+async def test_after_a_crash_of_one_on_close_the_others_run(shape: str, caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = mail_app()
+    ran: list[str] = []
+
+    @app.on_close
+    async def first(ctx: CloseContext, call_next: CallNext) -> None:
+        await call_next()
+        ran.append("first")
+
+    if shape == "filter":
+
+        @app.on_close
+        async def crash(ctx: CloseContext) -> None:
+            raise LookupError(SECRET)
+
+    else:
+
+        @app.on_close
+        async def crash_around(ctx: CloseContext, call_next: CallNext) -> None:
+            if shape == "middleware that went on":
+                await call_next()
+            raise LookupError(SECRET)
+
+    @app.on_close
+    async def last(ctx: CloseContext) -> None:
+        ran.append("last")
+
+    async with open_client(app) as client:
+        await client.quit()
+    assert ran == ["last", "first"]
+    assert [line.partition(" ")[2] for line in crashes(caplog)] == ["on_close handler failed"]
 
 
 # --- streams that misbehave ---

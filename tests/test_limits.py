@@ -269,6 +269,25 @@ async def test_one_transaction_too_many_is_421() -> None:
     assert reasons == ["refused"]
 
 
+async def test_refused_and_broken_off_transactions_count_too() -> None:
+    app, _ = mail_app()
+
+    @app.on_mail_from
+    async def local_only(ctx: MailFromContext) -> None:
+        if not ctx.address.address:
+            ctx.reject("Not you", 550)
+
+    async with open_client(app, max_transactions=3) as client:
+        await client.ehlo()
+        assert (await client.command("MAIL FROM:<>")).code == 550
+        assert (await client.command("MAIL FROM:<a@example.org>")).code == 250
+        assert (await client.command("MAIL FROM:<a@example.org>")).code == 503  # no turn of its own
+        assert (await client.command("RSET")).code == 250
+        assert (await send(client)).code == 250
+        assert status(await client.command("MAIL FROM:<a@example.org>")) == (421, "4.7.0")
+        assert await closed(client)
+
+
 # --- sizes ---
 
 

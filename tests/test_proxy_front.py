@@ -221,7 +221,7 @@ def header_for(host: int) -> bytes:
 
 
 async def test_the_limit_of_a_host_is_for_the_headers_address(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, seen = noting_app()
     closes = note_closes(app)
@@ -232,6 +232,9 @@ async def test_the_limit_of_a_host_is_for_the_headers_address(
         refused = await there.connect(first=header_for(1))
         assert await refused.read_to_end() == b"421 Too many connections from your host\r\n"
         assert there.server.stats.connections_refused == 1
+        (line,) = logged(caplog)
+        assert "peer=198.51.100.1 " in line
+        assert "refused: Too many connections from your host" in line
         assert len(seen) == 4
         # One that leaves makes room for one.
         assert (await clients[0].quit()).code == 221

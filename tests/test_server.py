@@ -392,3 +392,29 @@ async def test_a_client_that_sends_without_end_does_not_hold_up_another() -> Non
                     assert (await send(client)).code == 250
                 await start_transaction(client)
         nursery.cancel_scope.cancel()
+
+
+def test_authentication_that_nobody_can_give_is_told_when_the_server_starts(caplog: pytest.LogCaptureFixture) -> None:
+    app, _ = mail_app()
+    SMTPServer(app, Config(auth_required=True, allow_insecure_auth=True))
+    assert logged(caplog) == ["auth_required, but the App has no on_auth handler: every sender will be refused"]
+    caplog.clear()
+
+    able, _ = mail_app()
+
+    @able.on_auth
+    async def check(ctx: AuthContext) -> None:
+        return
+
+    SMTPServer(able, Config(auth_required=True, allow_insecure_auth=True))
+    assert logged(caplog) == []
+
+
+async def test_serving_that_was_cancelled_leaves_nothing_behind() -> None:
+    app, _ = mail_app()
+    server = SMTPServer(app)
+    for _ in range(3):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve_listeners, [MemoryListener()])
+            nursery.cancel_scope.cancel()
+    assert server._accepting == set()

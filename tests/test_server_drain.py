@@ -313,3 +313,26 @@ async def test_starttls_and_a_drain(server_ssl_context: ssl.SSLContext, client_s
         client.stream = trio.SSLStream(client.stream, client_ssl_context, server_hostname=NAME, https_compatible=True)
         assert await client.read_to_end() == DRAINED.replace(b"4.3.2 ", b"")
         assert client.server.stats.tls_handshakes == 1
+
+
+async def test_a_client_that_never_pauses_begins_no_transaction_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app, taken = mail_app()
+    reasons = note_closes(app)
+
+    @app.on_rcpt_to
+    async def think(ctx: RcptToContext) -> None:
+        await trio.sleep(1)
+
+    message = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\nx\r\n.\r\n"
+    async with open_client(app) as client:
+        await client.ehlo()
+        await client.send_bytes(message * 5)
+        await trio.sleep(1.5)
+        client.server.drain()
+        replies = [(await client.read_reply()).code for _ in range(9)]
+        assert await client.read_to_end() == b""
+    assert replies == [250, 250, 354, 250] * 2 + [421]
+    assert len(taken) == 2
+    assert reasons == ["drained"]

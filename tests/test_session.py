@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_smtp import App, AuthContext, Envelope, Session, SMTPServer, TLSInfo
+from trio_smtp import App, AuthContext, Envelope, MailFromContext, Session, SMTPServer, TLSInfo
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.received import received_header
 from trio_smtp.testing import Client, open_client
@@ -315,3 +315,21 @@ async def test_two_sessions_share_nothing() -> None:
         assert one.session is not two.session
         assert one.session.data is not two.session.data
         assert one.session.id != two.session.id
+
+
+async def test_the_last_error_is_as_it_was_sent() -> None:
+    app, _ = mail_app()
+
+    @app.on_mail_from
+    async def refuse(ctx: MailFromContext) -> None:
+        ctx.reject("Not you", 550)
+
+    async with open_client(app) as client:
+        await client.command("MAIL FROM:<a@example.org>")
+        assert client.session.error == "503 Send HELO or EHLO first"
+        await client.ehlo()
+        reply = await client.command("MAIL FROM:<a@example.org>")
+        assert (reply.enhanced, client.session.error) == ("5.7.1", "550 5.7.1 Not you")
+        await client.command("HELO x")
+        await client.command("MAIL FROM:<a@example.org>")
+        assert client.session.error == "550 Not you"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import suppress
 
 import pytest
 import trio
@@ -299,3 +300,17 @@ async def test_reload_tls_wants_a_context_and_a_server_that_has_one(server_ssl_c
         SMTPServer(app).reload_tls(server_ssl_context)
     with pytest.raises(TypeError, match=r"ssl\.SSLContext, not 'cert\.pem'"):
         SMTPServer(app, Config(ssl_context=server_ssl_context)).reload_tls("cert.pem")  # type: ignore[arg-type]
+
+
+def test_a_context_serves_others_as_well_and_not_in_a_task(
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
+) -> None:
+    SMTPServer(App(), Config(ssl_context=server_ssl_context))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_ssl_context.wrap_bio(to_client, to_server, server_hostname=NAME)
+    server = server_ssl_context.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, server, client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    server.write(b"hello")
+    assert client.read() == b"hello"

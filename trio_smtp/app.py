@@ -176,12 +176,19 @@ class App:
         """Serving begins: from now on registering is an error."""
         self._serving = True
 
-    def chain(self, phase: Phase) -> Callable[[object], Awaitable[None]]:
-        """What runs the phase's handlers on a context; what one of them raises comes out of it."""
+    def chain(
+        self, phase: Phase, *, failed: Callable[[Exception], None] | None = None
+    ) -> Callable[[object], Awaitable[None]]:
+        """What runs the phase's handlers on a context.
+
+        Args:
+            phase: Which.
+            failed: Called with what one of them raises, and the next one runs; None: it ends the chain and comes out.
+        """
         handlers = self._handlers[phase]
-        if len(handlers) == 1 and not handlers[0][1]:
+        if len(handlers) == 1 and not handlers[0][1] and failed is None:
             return handlers[0][0]
-        return partial(_run_from, handlers, 0)
+        return partial(_run_from, handlers, 0, failed)
 
     def _register(self, phase: Phase, handler: C) -> C:
         if self._serving:
@@ -210,20 +217,27 @@ def _is_middleware(phase: Phase, handler: Any) -> bool:
     return len(positional) == 2
 
 
-async def _run_from(handlers: list[_Registered], start: int, context: object) -> None:
+async def _run_from(
+    handlers: list[_Registered], start: int, failed: Callable[[Exception], None] | None, context: object
+) -> None:
     for position in range(start, len(handlers)):
         handler, middleware = handlers[position]
-        if not middleware:
-            await handler(context)
-            continue
-        called = False
+        called = not middleware
 
         async def call_next(following: int = position + 1) -> None:
             nonlocal called
             if called:
                 raise RuntimeError("call_next() was called twice")
             called = True
-            await _run_from(handlers, following, context)
+            await _run_from(handlers, following, failed, context)
 
-        await handler(context, call_next)
-        return
+        try:
+            await (handler(context, call_next) if middleware else handler(context))
+        except Exception as exc:
+            if failed is None:
+                raise
+            failed(exc)
+            if not called:
+                continue
+        if middleware:
+            return

@@ -171,7 +171,7 @@ class Config(ShowsFields):
         max_command_line: Octets of a command line, CRLF included.
         max_auth_line: The same for AUTH and the lines of its exchange.
         max_data_line: Octets of a message's line, CRLF included; None: no limit.
-        max_transactions: Transactions of a connection; None: no limit.
+        max_transactions: Transactions of a connection, refused and broken off ones as well; None: no limit.
         command_timeout: For a whole command line; after twelve times that without a message the session ends.
         data_timeout: Between two blocks of a message.
         min_data_rate: Octets a second, averaged over the data phase after its first minute; 0: off.

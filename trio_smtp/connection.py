@@ -77,6 +77,7 @@ class Connection(Wire):
         "errors",
         "lines",
         "machine",
+        "mails",
         "reason",
         "refusal",
         "seen",
@@ -94,6 +95,8 @@ class Connection(Wire):
         self.lines: int = 0
         self.errors: int = 0
         self.auth_failures: int = 0
+        #: MAIL commands whose turn it was, refused ones as well.
+        self.mails: int = 0
         #: The message whose chunks are coming, and what its further chunks are answered with once it was refused.
         self.transfer: Transfer | None = None
         self.chunk_refusal: Reply | None = None
@@ -194,7 +197,8 @@ class Connection(Wire):
         if self.machine.state is _CLOSED:
             last_words = None  # they have been said: the time of a message given up by QUIT was over
         self.machine.close()
-        if last_words is not None or not self.close_at_once() or self.app.handles(Phase.CLOSE):
+        unsent = self.reason == "lost" and self.unsent  # a client that half-closed may read yet
+        if last_words is not None or unsent or not self.close_at_once() or self.app.handles(Phase.CLOSE):
             with trio.CancelScope(shield=True):
                 await finish(self, last_words)
         self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
@@ -259,11 +263,13 @@ class Connection(Wire):
             line = b""
             try:
                 event = self.framer.next_event()
-                if isinstance(event, Line):
+                if not isinstance(event, Line):
+                    line = await self._await_line()
+                elif self.draining and not machine.in_transaction:
+                    raise EndSession("drained", DRAINING)  # a client that never pauses is not idle, but has its reply
+                else:
                     self.lines += 1
                     line = event.data
-                else:
-                    line = await self._await_line()
                 if self._debug:
                     self._trace("C", line)
                 if self.refusal is not None:
@@ -288,7 +294,7 @@ class Connection(Wire):
             self.reason = "quit" if verb is Verb.QUIT else "refused"
 
     def admit(self, verb: Verb) -> None:
-        """Order first, then what must come before."""
+        """What must come before anything first (RFC 3207 section 4, RFC 4954 section 4), then order."""
         if not self._guarded:
             self.machine.check(verb)
             return
@@ -299,11 +305,11 @@ class Connection(Wire):
             if self._plain_commands > config.max_unauthenticated_commands:
                 self.log(logging.WARNING, "too many commands without authentication")
                 raise EndSession("abuse", _TOO_MANY_COMMANDS)
-        self.machine.check(verb)
         if config.starttls_required and not session.secure and verb not in _BEFORE_TLS:
             raise ProtocolError("Must issue a STARTTLS command first", 530, "5.7.0", counted=False)
-        if stranger and verb in _NEED_AUTH:
+        if stranger and verb in _NEED_AUTH and self.machine.state is not State.GREETED:
             raise ProtocolError(config.auth_required_message, 530, "5.7.0", counted=False)
+        self.machine.check(verb)
 
     async def _fault(self, exc: ProtocolError, line: bytes) -> Reply:
         """The reply to what the peer did wrong, and what it costs; or to what a parser of an extension raised.
@@ -352,7 +358,7 @@ class Connection(Wire):
         self, where: str, context: C, handlers: Callable[[C], Awaitable[None]], *, timed: bool = True
     ) -> Reply:
         """Run handlers and turn what they raise into a reply; see `phase`."""
-        if self._out and self.flush_is_due:
+        if timed and self._out and self.flush_is_due:  # beside a reader, that one sends
             await self.flush()
         if timed:
             self.arm("handler", self.config.handler_timeout)

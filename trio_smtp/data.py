@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["receive_chunk", "receive_message"]
 
 _START = Reply(354, "End data with <CR><LF>.<CR><LF>")
-_CHUNK_START = Reply(250, "Send the message", "2.0.0")
 # Looking a member up in its Enum takes ten times as long as a name of the module.
 _DATA, _DATA_START, _DATA_VERB, _END_OF_DATA = Phase.DATA, Phase.DATA_START, Verb.DATA, Verb.END_OF_DATA
 _NO_HANDLER = Reply(554, "This server takes no mail", "5.3.5")
@@ -31,7 +31,7 @@ async def receive_message(conn: Connection, command: Command) -> Reply | None:
     """The whole of a DATA command; returns a reply only when it is refused before the 354."""
     if conn.session.envelope.body_type == "BINARYMIME":
         raise ProtocolError("BINARYMIME needs BDAT", 503, "5.5.1")
-    reply = await _begin(conn, _START)
+    reply = await _begin(conn)
     if reply.code >= 400:
         return reply
     conn.write(reply, enhanced=False)
@@ -43,13 +43,13 @@ async def receive_message(conn: Connection, command: Command) -> Reply | None:
     return None
 
 
-async def _begin(conn: Connection, start: Reply) -> Reply:
-    """May a message come? `on_data_start` is asked."""
+async def _begin(conn: Connection) -> Reply:
+    """May a message come? `on_data_start` is asked; the 354 that says so is not sent to a client that uses BDAT."""
     if not conn.app.handles(_DATA):
         return _NO_HANDLER
     if not conn.app.handles(_DATA_START):
-        return start
-    return await conn.phase(_DATA_START, DataStartContext(conn.session, start))
+        return _START
+    return await conn.phase(_DATA_START, DataStartContext(conn.session, _START))
 
 
 async def _take_whole(conn: Connection) -> None:
@@ -76,7 +76,13 @@ def _note_given_up(conn: Connection, transfer: Transfer) -> None:
 
 
 def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None:
-    """Answer a message (in LMTP once for each recipient) and begin a new transaction."""
+    """Answer a message (in LMTP once for each recipient) and begin a new transaction.
+
+    Args:
+        conn: Whose.
+        transfer: The message; None: it was refused before it was whole.
+        reply: What its handlers ended with.
+    """
     replies: Sequence[Reply] = (reply,)
     if conn.config.lmtp:
         refused = transfer.refused if transfer is not None else {}
@@ -92,7 +98,7 @@ def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None
         conn.stats.messages_accepted += 1
         conn.errors = 0
         conn.delivered_at = conn.now()
-    else:
+    elif transfer is not None:
         conn.stats.messages_refused += 1
     if transfer is not None:
         transfer.log(replies)
@@ -111,7 +117,7 @@ async def receive_chunk(conn: Connection, command: Command) -> None:
     if conn.machine.state is State.BDAT:
         await _next_chunk(conn, command)
         return
-    reply = await _begin(conn, _CHUNK_START)
+    reply = await _begin(conn)
     if reply.code >= 400:
         await _refuse_chunk(conn, command, reply)
         return
@@ -160,6 +166,7 @@ async def _feed(conn: Connection, transfer: Transfer, command: Command) -> None:
         if command.last:
             _conclude(conn, transfer, refusal)
         else:
+            conn.stats.messages_refused += 1
             transfer.log([refusal])
             _answer_refused(conn, refusal)
 
@@ -169,6 +176,8 @@ async def _refuse_chunk(conn: Connection, command: Command, refusal: Reply) -> N
     await _swallow(conn, command.size)
     if conn.machine.state is not State.BDAT:
         conn.machine.advance(Verb.BDAT, 250)
+    if conn.chunk_refusal is None:  # any other was counted when it was refused
+        conn.stats.messages_refused += 1
     conn.chunk_refusal = refusal
     if command.last:
         _conclude(conn, None, refusal)
@@ -199,4 +208,5 @@ async def _swallow(conn: Connection, size: int) -> None:
             assert isinstance(event, BodyChunk)
             conn.swallowed += len(event.data)
             if conn.swallowed > bound:
+                conn.log(logging.WARNING, "too much of a refused message")
                 raise EndSession("abuse", TOO_LARGE)

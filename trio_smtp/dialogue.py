@@ -66,7 +66,8 @@ async def _mail(conn: Connection, command: Command) -> Reply:
     config, session, values = conn.config, conn.session, command.values
     address = command.address
     assert address is not None
-    if config.max_transactions is not None and session.transaction >= config.max_transactions:
+    conn.mails += 1  # RFC 9422 section 4: also those that are refused
+    if config.max_transactions is not None and conn.mails > config.max_transactions:
         raise EndSession("refused", _TOO_MANY_TRANSACTIONS)
     size = values.get("SIZE")
     if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:

@@ -31,7 +31,7 @@ _CLOSE_HANDLERS_LIMIT = 30.0
 async def take_leave(conn: Connection) -> None:
     """After the last reply of a session that ends in order."""
     try:
-        await conn.flush()
+        await conn.flush_through()
         conn.arm("leave", FAREWELL_SECONDS)
         await farewell(conn.stream)
     except EndSession:
@@ -61,9 +61,10 @@ def interruption(conn: Connection) -> tuple[CloseReason, Reply | None]:
 async def finish(conn: Connection, last_words: Reply | None) -> None:
     """Say the last words, close, and run `on_close`; the caller shields that."""
     try:
-        if last_words is not None:
+        if last_words is not None or (conn.reason == "lost" and conn.unsent):
             with trio.move_on_after(min(_LAST_WORDS_LIMIT, conn.config.send_timeout)) as limit:
-                conn.write(last_words)
+                if last_words is not None:
+                    conn.write(last_words)
                 await _say_goodbye(conn, limit)
     except Exception as exc:
         logger.error("session=%s closing failed", conn.session.id, exc_info=exc)
@@ -75,8 +76,9 @@ async def finish(conn: Connection, last_words: Reply | None) -> None:
 
 async def _say_goodbye(conn: Connection, limit: trio.CancelScope) -> None:
     # No scope of the session's is open any more: its deadline is nobody's.
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError, EndSession):
         await conn.stream.send_all(conn.take_replies())
+        await conn.send_waiting()
         limit.deadline = min(limit.deadline, trio.current_time() + FAREWELL_SECONDS)
         await farewell(conn.stream)
 
@@ -89,10 +91,10 @@ async def _close(conn: Connection) -> None:
 
 
 async def _run_close_handlers(conn: Connection) -> None:
-    try:
-        with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
-            await conn.app.chain(Phase.CLOSE)(CloseContext(conn.session, conn.reason))
-        if limit.cancelled_caught:
-            conn.log(logging.ERROR, "on_close did not end in time")
-    except Exception as exc:
+    def failed(exc: Exception) -> None:
         logger.error("session=%s on_close handler failed", conn.session.id, exc_info=exc)
+
+    with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
+        await conn.app.chain(Phase.CLOSE, failed=failed)(CloseContext(conn.session, conn.reason))
+    if limit.cancelled_caught:
+        conn.log(logging.ERROR, "on_close did not end in time")

@@ -36,7 +36,10 @@ def watch_server_name(context: ssl.SSLContext) -> None:
     chained = context.sni_callback
 
     def note(sslobj: ssl.SSLObject, name: str | None, of: ssl.SSLContext) -> int | None:
-        session = _shaking_hands.get(trio.lowlevel.current_task())
+        try:
+            session = _shaking_hands.get(trio.lowlevel.current_task())
+        except RuntimeError:  # the context serves others as well, and not in a task
+            session = None
         if session is not None:
             session.servername = name
         # typeshed knows only names that were sent.

@@ -60,6 +60,7 @@ async def read_proxy_header(conn: Connection) -> None:
     conn.syntax = conn.server.offer.syntax(session)
     if not conn.server.recount(conn):
         conn.stats.connections_refused += 1
+        conn.log(logging.WARNING, "refused:", FULL_FOR_HOST.text)
         raise EndSession("refused", None if config.implicit_tls else FULL_FOR_HOST)
 
 

@@ -8,8 +8,8 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -64,6 +64,8 @@ class SMTPServer:
         app.freeze()
         if not app.handles(Phase.DATA):
             logger.warning("the App has no on_data handler: every message will be refused")
+        if config.auth_required and not app.handles(Phase.AUTH):
+            logger.warning("auth_required, but the App has no on_auth handler: every sender will be refused")
         #: What sessions are offered.
         self.offer: Offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
         self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
@@ -214,19 +216,26 @@ class SMTPServer:
             with Outbox().at_work() as outbox:
                 async with self._watching() as watch, trio.open_nursery() as nursery:
                     start = partial(self._start, nursery=nursery, watch=watch)
-                    with trio.CancelScope() as accepting:
-                        self._accepting.add(accepting)
-                        if self._draining:
-                            accepting.cancel()
+                    with self._accepting_scope():
                         async with trio.open_nursery() as acceptors:
                             for listener in listeners:
                                 acceptors.start_soon(_accept, listener, start, outbox)
                             task_status.started(list(listeners))  # type: ignore[arg-type]
-                    self._accepting.discard(accepting)
                     await self._close_listeners(listeners)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
                 await self._close_listeners(listeners)
+
+    @contextmanager
+    def _accepting_scope(self) -> Iterator[None]:
+        with trio.CancelScope() as accepting:
+            self._accepting.add(accepting)
+            if self._draining:
+                accepting.cancel()
+            try:
+                yield
+            finally:
+                self._accepting.discard(accepting)
 
     async def _close_listeners(self, listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> None:
         for listener in listeners:

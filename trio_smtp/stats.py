@@ -17,14 +17,14 @@ class Stats(ShowsFields):
 
     Attributes:
         connections_accepted: Connections that became sessions.
-        connections_refused: Connections over a limit.
+        connections_refused: Connections over a limit (behind a proxy they are known as such when they are sessions).
         connections_open: Sessions there are now.
         tls_handshakes: Completed handshakes.
         tls_failures: Handshakes that failed or timed out.
         auth_successes: Accepted credentials.
         auth_failures: Refused credentials.
         messages_accepted: Messages answered with 2xx.
-        messages_refused: Messages that arrived whole, or too large, and were refused.
+        messages_refused: Messages that were refused when their octets had come, all or some chunks of them.
         messages_incomplete: Messages whose client vanished, fell silent or gave them up.
         octets_received: Octets read from clients (inside TLS: after decryption).
         replies: Replies sent, by code.

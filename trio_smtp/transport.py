@@ -109,7 +109,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     def push(self) -> bool:
         """Send what waits, as far as the socket takes it; True: nothing waits any more."""
-        data = self._waiting
+        data, self._waiting = self._waiting, b""
         if data:
             try:
                 sent = self.socket.send(data)
@@ -117,6 +117,9 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 sent = 0
             except OSError:
                 sent = len(data)
+                # Octets are missing now, whatever the error was: nothing may follow them.
+                with suppress(OSError):
+                    self.socket.shutdown(socket.SHUT_RDWR)
             self._waiting = data[sent:]
         return not self._waiting
 
@@ -148,6 +151,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 await trio.lowlevel.wait_writable(self.socket)
                 with view[sent:] as rest:
                     sent += self._send_now(rest)
+
+    @property
+    def waiting(self) -> bool:
+        """Octets wait for the socket."""
+        return bool(self._waiting)
+
+    async def send_waiting(self) -> None:
+        """Wait until the socket has taken what waits."""
+        if self._waiting:
+            await self._send_through(b"")
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
@@ -228,6 +241,10 @@ class Outbox(trio.abc.Instrument):
                 self._try_again(trio.current_time())
         except BaseException:
             self.failed = True
+            for transport in self._ready:  # nobody else would send it while its owner waits
+                with suppress(Exception):
+                    transport.push()
+            self._ready.clear()
             raise
 
     def _try_again(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The doors of a connection: the only caller of receive_some and send_all.
+"""The doors of a connection: with its loop (`Connection`) the only caller of receive_some and send_all.
 
 Octets come in here and go into the framer; replies gather here and leave together. One cancel scope ends everything a
 connection does; what is going on now has a deadline (`arm`), which the server's `Watch` holds it to.
@@ -16,7 +16,7 @@ import trio
 
 from .outcomes import EndSession, logger
 from .protocol.framing import MAX_CHUNK, Framer
-from .protocol.replies import Reply
+from .protocol.replies import Reply, default_enhanced
 from .protocol.sasl import MECHANISMS
 from .session import Session
 from .transport import SocketTransport, close_now
@@ -143,9 +143,11 @@ class Wire:
     def expire(self, now: float) -> None:
         """Cancel what goes on when its time is over, or the client has not read its replies in time."""
         transport = self._transport
-        stuck_since = transport.stuck_since if transport is not None else None
-        if stuck_since is not None and stuck_since + self.config.send_timeout <= now:
-            self.activity, self._expires = "send", now
+        if transport is not None:
+            stuck_since = transport.stuck_since
+            if stuck_since is not None and stuck_since + self.config.send_timeout <= now:
+                self.activity, self._expires = "send", now
+                transport.stuck_since = None  # said once: handlers that run beside have a time of their own
         if self._expires <= now:
             self._expires = math.inf
             self.scope.cancel()
@@ -192,10 +194,11 @@ class Wire:
         """Put a reply into the outgoing buffer."""
         code = reply.code
         self.stats.replies[code] += 1
+        enhanced = enhanced and self.enhanced and code != 334
         if code >= 400:
-            status = f" {reply.enhanced}" if reply.enhanced else ""
-            self.session.error = f"{code}{status} {reply.text}"
-        wire = reply.encode(enhanced=enhanced and self.enhanced and code != 334, utf8=self.session.envelope.smtp_utf8)
+            status = (reply.enhanced or default_enhanced(code)) if enhanced else None
+            self.session.error = f"{code} {status} {reply.text}" if status else f"{code} {reply.text}"
+        wire = reply.encode(enhanced=enhanced, utf8=self.session.envelope.smtp_utf8)
         if not self._out:
             self._out_since = self.now()
         self._out.append(wire)
@@ -246,6 +249,34 @@ class Wire:
             self.arm("send", self.config.send_timeout)
             await self.stream.send_all(data)
             self.activity = activity
+        except trio.BrokenResourceError:
+            raise EndSession("lost") from None
+
+    async def flush_through(self) -> None:
+        """Send what waits, until the socket has taken it: nothing does when the connection is closed.
+
+        Raises:
+            EndSession: The client is gone.
+        """
+        await self.flush()
+        if self.unsent:
+            self.arm("send", self.config.send_timeout)
+            await self.send_waiting()
+
+    @property
+    def unsent(self) -> bool:
+        """Octets wait for the socket."""
+        return self._transport is not None and self._transport.waiting
+
+    async def send_waiting(self) -> None:
+        """Wait until the socket has taken what waits for it.
+
+        Raises:
+            EndSession: The client is gone.
+        """
+        try:
+            if self._transport is not None:
+                await self._transport.send_waiting()
         except trio.BrokenResourceError:
             raise EndSession("lost") from None
 
