@@ -115,11 +115,13 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 sent = self.socket.send(data)
             except BlockingIOError:
                 sent = 0
-            except OSError:
+            except BaseException as exc:
                 sent = len(data)
                 # Octets are missing now, whatever the error was: nothing may follow them.
                 with suppress(OSError):
                     self.socket.shutdown(socket.SHUT_RDWR)
+                if not isinstance(exc, OSError):
+                    raise
             self._waiting = data[sent:]
         return not self._waiting
 
@@ -243,7 +245,8 @@ class Outbox(trio.abc.Instrument):
             self.failed = True
             for transport in self._ready:  # nobody else would send it while its owner waits
                 with suppress(Exception):
-                    transport.push()
+                    if not transport.push():
+                        transport.stuck_since = trio.current_time()
             self._ready.clear()
             raise
 
