@@ -132,7 +132,10 @@ class App:
         return self._register(Phase.EXPN, handler)
 
     def on_close(self, handler: _Close) -> _Close:
-        """Register a handler that runs once at the end of every session `on_connect` saw. It cannot refuse."""
+        """Register a handler that runs once at the end of every session `on_connect` saw.
+
+        It cannot refuse; what it raises is logged, and the others run.
+        """
         return self._register(Phase.CLOSE, handler)
 
     def use(self, plugin: Plugin) -> App:
