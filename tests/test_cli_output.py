@@ -9,13 +9,13 @@ from contextlib import suppress
 
 import pytest
 
-from trio_smtp.cli_output import Unhurried
+from trio_smtp.cli_output import LossyWriter
 
 
 def test_a_line_is_written_at_once() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    assert Unhurried(stream).write("Zo\u00eb\n") == 7
+    assert LossyWriter(lambda: stream).write("Zo\u00eb\n") == 4
     assert raw.getvalue() == b"Zo\\xeb\n"
 
 
@@ -23,16 +23,22 @@ def test_a_line_is_written_at_once() -> None:
 def test_what_a_full_pipe_does_not_take_is_dropped() -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb", buffering=0) as end, os.fdopen(writer, "w", encoding="utf-8") as stream:
-        output = Unhurried(stream)
+        output = LossyWriter(lambda: stream)
         for _ in range(300):
             output.write("\u00e9" * 999 + "\n")  # six times what a pipe holds
         output.write("x" * 100_000)
+        assert os.read(reader, 4096)
+        assert os.read(reader, 4096)
+        output.write("a line that does not fit" * 1000 + "\n")
         held = os.read(reader, 1_000_000)
         assert held.count(b"\n") >= 16
         assert len(held) < 300 * 1999
-        # There is room again.
+        assert b"a line that does not fit" in held
+        assert not held.endswith(b"\n")
+        # There is room again, and a line begins a line.
         output.write("back\n")
-        assert end.read(100) == b"back\n"
+        output.write("again\n")
+        assert end.read(100) == b"\nback\nagain\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="select() is for sockets there")
@@ -40,6 +46,6 @@ def test_a_closed_pipe_is_nobodys_trouble() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stream = os.fdopen(writer, "w", encoding="utf-8")
-    Unhurried(stream).write("line\n")
+    LossyWriter(lambda: stream).write("line\n")
     with suppress(BrokenPipeError):  # what it could not write is in its buffer
         stream.close()

@@ -475,7 +475,12 @@ async def test_no_message_goes_on_with_our_fields(tmp_path: Path, start: bytes) 
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
         assert (await send(client, message)).code == 250
-    (path,) = files(tmp_path)
-    fields, _, body = path.read_bytes().partition(b"\r\n\r\n")
-    assert body == message
-    assert b"trusted" not in fields
+        # The first octet by itself.
+        for command in ("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>"):
+            assert (await client.command(command)).code == 250
+        await client.send_bytes(b"BDAT 1\r\n%sBDAT %d LAST\r\n%s" % (start, len(message) - 1, message[1:]))
+        assert [(await client.read_reply()).code for _ in range(2)] == [250, 250]
+    for path in files(tmp_path):
+        fields, _, body = path.read_bytes().partition(b"\r\n\r\n")
+        assert body == message
+        assert b"trusted" not in fields

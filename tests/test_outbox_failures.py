@@ -178,18 +178,6 @@ async def test_the_end_in_order_waits_for_a_client_that_reads_late(mock_clock: M
         assert reasons == ["quit"]
 
 
-async def test_the_end_in_order_waits_send_timeout_and_no_longer(mock_clock: MockClock) -> None:
-    app, _ = mail_app()
-    reasons = note_closes(app)
-    async with session(app, send_timeout=10) as (ours, client):
-        fill(ours)
-        client.send(b"QUIT\r\n")
-        await pass_time(mock_clock, 9.5)
-        assert reasons == []
-        await pass_time(mock_clock, 2)
-        assert reasons == ["timeout"]
-
-
 async def test_after_the_221_was_taken_there_is_a_second_and_no_more(mock_clock: MockClock) -> None:
     app, _ = mail_app()
     reasons = note_closes(app)
@@ -237,18 +225,37 @@ async def test_last_words_wait_for_a_client_that_reads_late(mock_clock: MockCloc
         assert reasons == ["abuse"]
 
 
-@pytest.mark.parametrize(("send_timeout", "limit"), [(60, 5), (3, 3)])
-async def test_last_words_that_nobody_reads_have_a_limit(mock_clock: MockClock, send_timeout: int, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("send_timeout", "sent", "half_closed", "seconds", "reason"),
+    [
+        pytest.param(10, b"QUIT\r\n", False, (9.5, 11.5), "timeout", id="the end in order"),
+        pytest.param(60, b"NONSENSE\r\n", False, (4.5, 5), "abuse", id="last words"),
+        pytest.param(3, b"NONSENSE\r\n", False, (2.5, 3), "abuse", id="last words, send_timeout is less"),
+        pytest.param(60, b"NOOP\r\n", True, (4.5, 5), "lost", id="half closed"),
+    ],
+)
+async def test_a_client_that_reads_nothing_is_closed_in_the_end(
+    mock_clock: MockClock,
+    *,
+    send_timeout: float,
+    sent: bytes,
+    half_closed: bool,
+    seconds: tuple[float, float],
+    reason: str,
+) -> None:
     app, _ = mail_app()
     reasons = note_closes(app)
     async with session(app, max_errors=1, send_timeout=send_timeout) as (ours, client):
         fill(ours)
-        client.send(b"NONSENSE\r\n")
+        client.send(sent)
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
         await wait_all_tasks_blocked(0.001)
-        await pass_time(mock_clock, limit - 0.5)
+        least, most = seconds
+        await pass_time(mock_clock, least)
         assert reasons == []
-        await pass_time(mock_clock, 0.5)
-        assert reasons == ["abuse"]
+        await pass_time(mock_clock, most - least)
+        assert reasons == [reason]
 
 
 # A client that has said all
@@ -274,20 +281,6 @@ async def test_a_client_that_half_closes_reads_every_reply(
         assert await read_to_end(client, mock_clock) == taken + b"250 OK\r\n" * 3
         assert ours.socket.fileno() < 0
         assert reasons == ["lost"] * (note is note_closes)
-
-
-async def test_a_client_that_half_closes_and_reads_nothing_is_closed(mock_clock: MockClock) -> None:
-    app, _ = mail_app()
-    reasons = note_closes(app)
-    async with session(app, send_timeout=60) as (ours, client):
-        fill(ours)
-        client.send(b"NOOP\r\n")
-        client.shutdown(socket.SHUT_WR)
-        await wait_all_tasks_blocked(0.001)
-        await pass_time(mock_clock, 4.5)
-        assert reasons == []
-        await pass_time(mock_clock, 0.5)
-        assert reasons == ["lost"]
 
 
 async def test_a_client_that_breaks_off_with_stuck_replies_is_closed_at_once(mock_clock: MockClock) -> None:

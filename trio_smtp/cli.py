@@ -19,7 +19,7 @@ import trio
 
 from trio_smtp import App, CallNext, Config, DataContext, SMTPServer, serve
 from trio_smtp.cli_options import RUNTIME, CommandError, Parser, add_options, make_configs, make_workers
-from trio_smtp.cli_output import Unhurried
+from trio_smtp.cli_output import LossyWriter
 from trio_smtp.delivery.maildir import maildir
 
 __all__ = ["main"]
@@ -30,6 +30,8 @@ _Address = str | tuple[str | None, int]
 _PROGRAM = "trio-smtp"
 _DEFAULT_MAILDIR = "mail"
 _SHOWN_RECIPIENTS = 3
+#: The stream is asked for when it is written to: a program that has the command in it may change it.
+_stdout = LossyWriter(lambda: sys.stdout)
 _LOG_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 #: What a client on this machine connects to where the server listens on every interface.
 _LOOPBACK: dict[str | None, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
@@ -67,7 +69,7 @@ def _run(words: list[str]) -> int:
     workers = make_workers(workers, file)
     logging.basicConfig(
         level=_LOG_LEVELS[min(verbose, len(_LOG_LEVELS) - 1)],
-        stream=Unhurried(sys.stderr),
+        stream=LossyWriter(lambda: sys.stderr),
         format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
     )
     if name is not None:
@@ -170,7 +172,7 @@ async def _say_what_came(ctx: DataContext, call_next: CallNext) -> None:
 
 def _say(text: str) -> None:
     """Print a line at once, or not at all."""
-    Unhurried(sys.stdout).write(f"{text}\n")
+    _stdout.write(f"{text}\n")
 
 
 # Serving

@@ -27,7 +27,7 @@ from .protocol.framing import Line
 from .protocol.machine import Machine, State
 from .protocol.replies import Reply
 from .session import Envelope, Session
-from .wire import MAX_WAITING_OCTETS, RECEIVE_SIZE, Wire
+from .wire import MAX_WAITING_OCTETS, Wire
 
 if TYPE_CHECKING:
     from .protocol.commands import Syntax
@@ -138,10 +138,7 @@ class Connection(Wire):
             self._lose_patience()
         while True:
             self._interruptible = idle
-            try:
-                self.take_in(await self.stream.receive_some(RECEIVE_SIZE))
-            except trio.BrokenResourceError:
-                raise EndSession("lost") from None
+            await self.receive()
             self._interruptible = False
             if self.draining and idle:
                 # The drain has cancelled the scope, and these octets were quicker: nothing could be answered any more.
@@ -169,8 +166,7 @@ class Connection(Wire):
     async def run(self, watch: Watch) -> None:
         """Serve the client to its end. Nothing but cancellation and KeyboardInterrupt comes out.
 
-        Each time the client is waited for, all that is awaited here is left and entered again: on the way to its
-        commands there is no layer that only hands on.
+        Each time the client is waited for, all that is awaited is left and entered again: no layer only hands on.
         """
         last_words: Reply | None = None
         watch.begin(self)
@@ -197,11 +193,16 @@ class Connection(Wire):
         if self.machine.state is _CLOSED:
             last_words = None  # they have been said: the time of a message given up by QUIT was over
         self.machine.close()
-        unsent = self.reason == "lost" and self.unsent  # a client that half-closed may read yet
-        if last_words is not None or unsent or not self.close_at_once() or self.app.handles(Phase.CLOSE):
+        last_act = last_words is not None or self.owes_replies or self.app.handles(Phase.CLOSE)
+        if last_act or not self.close_at_once():
             with trio.CancelScope(shield=True):
                 await finish(self, last_words)
         self.log(logging.INFO, "connection closed", f"reason={self.reason} transactions={self.session.transaction}")
+
+    @property
+    def owes_replies(self) -> bool:
+        """The client has said all, and may yet read what waits for it: it may have closed its own half alone."""
+        return self.reason == "lost" and self.unsent
 
     async def _open(self) -> None:
         """All that comes before the first command."""

@@ -61,7 +61,7 @@ def interruption(conn: Connection) -> tuple[CloseReason, Reply | None]:
 async def finish(conn: Connection, last_words: Reply | None) -> None:
     """Say the last words, close, and run `on_close`; the caller shields that."""
     try:
-        if last_words is not None or (conn.reason == "lost" and conn.unsent):
+        if last_words is not None or conn.owes_replies:
             with trio.move_on_after(min(_LAST_WORDS_LIMIT, conn.config.send_timeout)) as limit:
                 if last_words is not None:
                     conn.write(last_words)

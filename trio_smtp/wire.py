@@ -1,4 +1,4 @@
-"""The doors of a connection: with its loop (`Connection`) the only caller of receive_some and send_all.
+"""The doors of a connection: the only caller of receive_some and send_all.
 
 Octets come in here and go into the framer; replies gather here and leave together. One cancel scope ends everything a
 connection does; what is going on now has a deadline (`arm`), which the server's `Watch` holds it to.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .server import SMTPServer
     from .stats import Stats
 
-__all__ = ["MAX_WAITING_OCTETS", "RECEIVE_SIZE", "Activity", "Wire", "host_key"]
+__all__ = ["MAX_WAITING_OCTETS", "Activity", "Wire", "host_key"]
 
 #: What the deadline is for.
 Activity = Literal["command", "handler", "send", "data", "tls", "delay", "proxy", "leave"]
@@ -158,18 +158,8 @@ class Wire:
         Raises:
             EndSession: The client is gone.
         """
-        try:
-            return self.take_in(await self.stream.receive_some(RECEIVE_SIZE))
-        except trio.BrokenResourceError:
-            raise EndSession("lost") from None
-
-    def take_in(self, data: bytes | bytearray) -> int:
-        """Feed what was received to the framer; returns how many octets that is.
-
-        Raises:
-            EndSession: It is the end: the client is gone.
-        """
-        self.framer.feed(self._count(data))
+        data = await self.receive_raw(RECEIVE_SIZE)
+        self.framer.feed(data)
         return len(data)
 
     async def receive_raw(self, most: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -100,7 +101,10 @@ async def test_a_chunk_of_nobody_that_drips(autojump_clock: trio.testing.MockClo
         assert 60 <= await drip(client, b"x", 1) <= 62
 
 
-async def endure(client: Client, commands: list[bytes], every: float) -> float:
+TALKED = (250, 252, 354, 550, 552, 554)
+
+
+async def endure(client: Client, commands: list[bytes], every: float, codes: tuple[int, ...] = TALKED) -> float:
     """Say these again and again, at this pace, and read the replies, until the server has had enough."""
     began = trio.current_time()
     while trio.current_time() - began < 10_000:
@@ -113,7 +117,7 @@ async def endure(client: Client, commands: list[bytes], every: float) -> float:
                 assert reply.enhanced in (None, "4.4.2")
                 assert await closed(client)
                 return trio.current_time() - began
-            assert reply.code in (250, 252, 354, 550, 552, 554)
+            assert reply.code in codes
     raise AssertionError("nothing has ended it")
 
 
@@ -154,6 +158,27 @@ async def test_endless_talk_without_a_message(
     assert reasons == ["timeout"]
     (record,) = records
     assert "no message for too long" in record.getMessage()
+
+
+@pytest.mark.parametrize("guard", ["auth_required", "starttls_required"])
+async def test_endless_talk_before_what_is_required(
+    autojump_clock: trio.testing.MockClock, server_ssl_context: ssl.SSLContext, guard: str
+) -> None:
+    """Such refusals are no errors of the client's, but they end as all talk does."""
+    app = Mailbox().app
+
+    @app.on_auth
+    async def nobody(ctx: AuthContext) -> None:
+        return
+
+    reasons = note_closes(app)
+    required: dict[str, Any] = {guard: True}
+    async with open_client(app, ssl_context=server_ssl_context, **required) as client:
+        await client.ehlo()
+        talk = [b"MAIL FROM:<a@example.org>", b"RCPT TO:<b@example.com>", b"DATA", b"BDAT 0 LAST"]
+        seconds = await endure(client, talk, 5, (530,))
+    assert 3600 <= seconds <= 3600 + 10 + LATE
+    assert reasons == ["timeout"]
 
 
 async def test_a_message_an_octet_a_chunk(autojump_clock: trio.testing.MockClock) -> None:

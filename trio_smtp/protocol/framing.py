@@ -68,8 +68,9 @@ class EndOfBody(ShowsFields):
 Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]
 
 _END_OF_BODY = EndOfBody()
-# Begins with a literal, so that the search for it is a plain loop.
+# The end of a line, and the dot of the next: what is unstuffed.
 _STUFFED = b"\r\n."
+# Begins with a literal, so that the search for it is a plain loop.
 _DOT_AT_LINE_START = re.compile(rb"\r\n\.")
 # Seldom used: re compiles them when they are, and keeps them.
 _BARE_CR = rb"\r(?!\n)"
