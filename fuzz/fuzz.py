@@ -20,13 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 with atheris.instrument_imports(include=["trio_smtp"]):
     from tests.hostile.support import Mailbox, exchange, replies_in, run, watched_log
     from trio_smtp import AuthContext, Config, SMTPServer
-    from trio_smtp.extensions import Offer
+    from trio_smtp.app.session import Session
+    from trio_smtp.dialogue.capabilities import Offer
     from trio_smtp.protocol import commands, framing, proxy, sasl
     from trio_smtp.protocol.addresses import parse_path, split_path
     from trio_smtp.protocol.credentials import ScramSecret
     from trio_smtp.protocol.errors import ProtocolError, SMTPError
     from trio_smtp.protocol.parameters import parse_parameters
-    from trio_smtp.session import Session
 
 SECRET = {
     f"SCRAM-SHA-{bits}": ScramSecret.from_password("password", f"SCRAM-SHA-{bits}", iterations=4096, salt=b"s" * 16)

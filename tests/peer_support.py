@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_smtp import App, Config, Session, SMTPServer, server
+from trio_smtp import App, Config, Session, SMTPServer
+from trio_smtp.server import server
 from trio_smtp.testing import Client, MemoryListener
 
 PROXY = "192.0.2.10"

@@ -19,7 +19,7 @@ from trio_smtp import (
     SMTPError,
     SMTPServer,
 )
-from trio_smtp.app import Phase
+from trio_smtp.app.application import Phase
 from trio_smtp.testing import open_client
 
 from .support import BODY, mail_app, send

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from trio_smtp.ciphers import standard_name
+from trio_smtp.net.ciphers import standard_name
 
 #: Ciphers of today; a build may have others (RC4, SEED) that it only offers when it is told to.
 CIPHERS = ("AES", "ARIA", "Camellia", "CHACHA20")

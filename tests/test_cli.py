@@ -36,8 +36,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from trio_smtp import Config
-from trio_smtp.cli import _first_message, _parser, _place, main
-from trio_smtp.cli_options import make_configs
+from trio_smtp.cli.command import _first_message, _parser, _place, main
+from trio_smtp.cli.options import make_configs
 
 from .conftest import CertificateFiles
 
@@ -382,7 +382,7 @@ def test_a_signal_while_it_starts_stops(monkeypatch: pytest.MonkeyPatch) -> None
         os.kill(os.getpid(), signal.SIGTERM)
         await trio.sleep_forever()
 
-    monkeypatch.setattr("trio_smtp.cli.serve", never_started)
+    monkeypatch.setattr("trio_smtp.cli.command.serve", never_started)
     assert main(["--port", "0"]) == 128 + signal.SIGTERM
 
 

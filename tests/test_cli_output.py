@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from trio_smtp.cli_output import LossyWriter
+from trio_smtp.cli.output import LossyWriter
 
 
 def test_a_line_is_written_at_once() -> None:

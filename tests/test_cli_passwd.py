@@ -39,7 +39,7 @@ Passwd = Callable[..., int]
 @pytest.fixture
 def passwd(monkeypatch: pytest.MonkeyPatch) -> Passwd:
     """Run `trio-smtp passwd` with a standard input; gives the exit code."""
-    monkeypatch.setattr("trio_smtp.cli_passwd.hasher", lambda: CHEAP)
+    monkeypatch.setattr("trio_smtp.cli.passwd.hasher", lambda: CHEAP)
 
     def run(*arguments: object, stdin: str | bytes = f"{PASSWORD}\n") -> int:
         data = stdin.encode() if isinstance(stdin, str) else stdin

@@ -18,8 +18,8 @@ from tests.test_cli import PATIENCE, Run, Running
 from tests.tls_support import NAME, der
 from trio_smtp import App, Config, SMTPServer
 from trio_smtp.cli import main
-from trio_smtp.cli_options import make_configs
-from trio_smtp.cli_tls import reload_certificates
+from trio_smtp.cli.certificates import reload_certificates
+from trio_smtp.cli.options import make_configs
 from trio_smtp.tls import certificate_of, create_context
 
 run = test_cli.run

@@ -15,8 +15,8 @@ import pytest
 
 from trio_smtp import Config
 from trio_smtp.cli import main
-from trio_smtp.cli_options import make_configs, make_workers
-from trio_smtp.workers import Supervisor
+from trio_smtp.cli.options import make_configs, make_workers
+from trio_smtp.server.workers import Supervisor
 
 from . import test_cli
 from .test_cli import assert_one_line

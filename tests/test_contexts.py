@@ -25,8 +25,8 @@ from trio_smtp import (
     SMTPError,
     VerifyContext,
 )
+from trio_smtp.connection.sink import MessageSink
 from trio_smtp.protocol.addresses import Address
-from trio_smtp.sink import MessageSink
 from trio_smtp.testing import Client, open_client
 
 from .support import BODY, closed, mail_app, note_closes, send, start_data, start_transaction, status

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio.testing
 
-from trio_smtp import App, DataContext, RcptToContext, Session, server
+from trio_smtp import App, DataContext, RcptToContext, Session
+from trio_smtp.server import server
 from trio_smtp.testing import Cut, play
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"

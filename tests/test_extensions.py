@@ -24,7 +24,7 @@ from trio_smtp import (
     MailFromContext,
     Session,
 )
-from trio_smtp.extensions import Offer, trusts
+from trio_smtp.dialogue.capabilities import Offer, trusts
 from trio_smtp.testing import Client, open_client
 
 PLAIN = ["PIPELINING", "SIZE 33554432", "8BITMIME", "CHUNKING", "SMTPUTF8", "ENHANCEDSTATUSCODES"]

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_smtp import App, CloseContext, Config, ConnectContext, DataContext, MailFromContext, SMTPServer
+from trio_smtp.net.transport import SocketTransport
 from trio_smtp.testing import MemoryListener
-from trio_smtp.transport import SocketTransport
 
 
 async def discard(ctx: DataContext) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import trio_smtp.listening
+import trio_smtp.server.shared_sockets
 from trio_smtp import App, Config, SMTPServer
-from trio_smtp.listening import Listening, listen
+from trio_smtp.server.shared_sockets import Listening, listen
 
 from .socket_support import needs_ipv6
 
@@ -23,7 +23,7 @@ def opened(config: Config, workers: int = 2) -> Listening:
 def test_where_connections_are_spread_each_worker_has_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(socket, "SO_REUSEPORT"):
         pytest.skip("no SO_REUSEPORT here")
-    monkeypatch.setattr(trio_smtp.listening, "_SPREADS", True)
+    monkeypatch.setattr(trio_smtp.server.shared_sockets, "_SPREADS", True)
     listening = opened(Config(port=0), 3)
     sockets = [sock for (sock,) in listening.sockets]
     assert len({sock.fileno() for sock in sockets}) == 3
@@ -37,7 +37,7 @@ def test_where_connections_are_spread_each_worker_has_a_socket(monkeypatch: pyte
 
 
 def test_elsewhere_they_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trio_smtp.listening, "_SPREADS", False)
+    monkeypatch.setattr(trio_smtp.server.shared_sockets, "_SPREADS", False)
     listening = opened(Config(port=0, backlog=5))
     (first,), (second,) = listening.sockets
     assert first is second

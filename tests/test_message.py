@@ -20,8 +20,8 @@ from trio_smtp import (
     SMTPError,
     StreamConsumed,
 )
-from trio_smtp import sink as sink_module
-from trio_smtp.sink import MessageSink
+from trio_smtp.connection import sink as sink_module
+from trio_smtp.connection.sink import MessageSink
 
 Read = Callable[[MessageStream], Awaitable[object]]
 

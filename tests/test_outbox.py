@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_smtp import App, CloseContext, Config, SMTPServer
-from trio_smtp.transport import Outbox, SocketTransport, farewell
+from trio_smtp.net.transport import Outbox, SocketTransport, farewell
 
 Pair = tuple[SocketTransport, socket.socket]
 

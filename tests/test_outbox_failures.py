@@ -15,8 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support import logged, mail_app, note_closes, start_transaction
 from tests.test_outbox import arrived, get_stuck, pair
 from trio_smtp import App, Config, DataContext, MessageIncomplete, SMTPServer
+from trio_smtp.net.transport import Outbox, SocketTransport
 from trio_smtp.testing import open_client
-from trio_smtp.transport import Outbox, SocketTransport
 
 _MAIL = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 

@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from trio_smtp import App, Config, RcptToContext, SMTPServer, VerifyContext
+from trio_smtp.net.transport import SocketTransport
 from trio_smtp.testing import Client, open_client
-from trio_smtp.transport import SocketTransport
 
 
 async def test_replies_that_are_a_second_old_leave_before_the_next_handler(

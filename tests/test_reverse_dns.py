@@ -12,7 +12,8 @@ import trio.testing
 
 from tests.peer_support import PROXY, front
 from tests.support import Stopwatch, mail_app
-from trio_smtp import ConnectContext, Session, peers
+from trio_smtp import ConnectContext, Session
+from trio_smtp.dialogue import front_ends as peers
 
 Address = tuple[Any, ...]
 

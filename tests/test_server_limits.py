@@ -10,7 +10,8 @@ import trio
 import trio.testing
 import trustme
 
-from trio_smtp import Config, ConnectContext, SMTPServer, server
+from trio_smtp import Config, ConnectContext, SMTPServer
+from trio_smtp.server import server
 from trio_smtp.testing import Client, MemoryListener
 
 from .socket_support import connected, serving

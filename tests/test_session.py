@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from trio_smtp import App, AuthContext, Envelope, MailFromContext, Session, SMTPServer, TLSInfo
+from trio_smtp.app.received import received_header
 from trio_smtp.protocol.addresses import Address
-from trio_smtp.received import received_header
 from trio_smtp.testing import Client, open_client
 
 from .support import LARGE, mail_app, send, start_transaction, status

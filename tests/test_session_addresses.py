@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from trio_smtp import SMTPServer
-from trio_smtp.server import _canonical
-from trio_smtp.transport import SocketTransport
-from trio_smtp.wire import host_key
+from trio_smtp.connection.wire import host_key
+from trio_smtp.net.transport import SocketTransport
+from trio_smtp.server.server import _canonical
 
 from .socket_support import connected, needs_ipv6, serving
 from .support import mail_app, note_closes

@@ -14,8 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_smtp import transport
-from trio_smtp.transport import SocketTransport, accept_sockets, close_now, farewell
+from trio_smtp.net import transport
+from trio_smtp.net.transport import SocketTransport, accept_sockets, close_now, farewell
 
 #: More than any socket's buffers hold on this machine.
 FLOOD = b"x" * 16_777_216

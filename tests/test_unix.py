@@ -16,8 +16,8 @@ import trio
 
 from tests.support import BODY, mail_app
 from trio_smtp import App, Config, ConnectContext, DataContext, SMTPServer, serve
+from trio_smtp.net.unix import open_unix_listener, remove_socket_file
 from trio_smtp.testing import Client, stuff
-from trio_smtp.unix import open_unix_listener, remove_socket_file
 
 
 @asynccontextmanager

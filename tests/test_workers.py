@@ -20,12 +20,12 @@ import pytest
 import trio
 import trio.testing
 
-import trio_smtp.workers
+import trio_smtp.server.workers
 from trio_smtp import App, Config, SMTPServer, serve_workers
-from trio_smtp.listening import Listening
-from trio_smtp.processes import System
+from trio_smtp.server.processes import System
+from trio_smtp.server.shared_sockets import Listening
+from trio_smtp.server.workers import Supervisor, work
 from trio_smtp.testing import Client
-from trio_smtp.workers import Supervisor, work
 
 from .support import crashes, logged, mail_app, note_closes, start_data
 
@@ -360,7 +360,7 @@ def test_a_worker_keeps_what_is_its_own(system: FakeSystem, monkeypatch: pytest.
     closed: list[bool] = []
     system.born = lambda pid: 0 if pid == number + 1 else pid
     system.at_exit = lambda: closed.extend(own[0].fileno() < 0 for own in listening.sockets)
-    monkeypatch.setattr(trio_smtp.workers, "work", work)
+    monkeypatch.setattr(trio_smtp.server.workers, "work", work)
     with pytest.raises(Exited):
         watched.run()
     assert system.exits == [0]
@@ -383,7 +383,7 @@ def test_a_worker_that_begins_after_a_hangup_is_told(system: FakeSystem, monkeyp
     system.at(1, bytes([signal.SIGHUP]))
     system.dies(2, 1, 1)
     system.born = lambda pid: 0 if pid == 2 else pid
-    monkeypatch.setattr(trio_smtp.workers, "work", work)
+    monkeypatch.setattr(trio_smtp.server.workers, "work", work)
     with pytest.raises(Exited):
         supervisor(system, 1, reload=reload).run()
     assert told == [(reload, True)]
@@ -397,7 +397,7 @@ def test_a_worker_that_crashes(
         raise SystemExit(7)
 
     system.born = lambda _: 0
-    monkeypatch.setattr(trio_smtp.workers, "work", work)
+    monkeypatch.setattr(trio_smtp.server.workers, "work", work)
     with pytest.raises(Exited):
         supervisor(system, 1).run()
     assert system.exits == [1]
@@ -638,7 +638,7 @@ class Recorder(Supervisor):
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     Recorder.made = []
-    monkeypatch.setattr(trio_smtp.workers, "Supervisor", Recorder)
+    monkeypatch.setattr(trio_smtp.server.workers, "Supervisor", Recorder)
     return Recorder.made
 
 

@@ -1,29 +1,33 @@
 """An SMTP server library for Trio: structured concurrency from the socket to the handler."""
 
-from .app import App as App
-from .app import CallNext as CallNext
-from .app import Filter as Filter
-from .app import Handler as Handler
-from .app import Middleware as Middleware
-from .app import Plugin as Plugin
-from .config import Config as Config
-from .contexts import AuthContext as AuthContext
-from .contexts import CloseContext as CloseContext
-from .contexts import CommandContext as CommandContext
-from .contexts import ConnectContext as ConnectContext
-from .contexts import DataContext as DataContext
-from .contexts import DataStartContext as DataStartContext
-from .contexts import HeloContext as HeloContext
-from .contexts import MailFromContext as MailFromContext
-from .contexts import RcptToContext as RcptToContext
-from .contexts import SecureContext as SecureContext
-from .contexts import VerifyContext as VerifyContext
-from .extensions import Extension as Extension
-from .message import MessageIncomplete as MessageIncomplete
-from .message import MessageMalformed as MessageMalformed
-from .message import MessageStream as MessageStream
-from .message import MessageTooLarge as MessageTooLarge
-from .message import StreamConsumed as StreamConsumed
+from .app.application import App as App
+from .app.application import CallNext as CallNext
+from .app.application import Filter as Filter
+from .app.application import Handler as Handler
+from .app.application import Middleware as Middleware
+from .app.application import Plugin as Plugin
+from .app.config import Config as Config
+from .app.contexts import AuthContext as AuthContext
+from .app.contexts import CloseContext as CloseContext
+from .app.contexts import CommandContext as CommandContext
+from .app.contexts import ConnectContext as ConnectContext
+from .app.contexts import DataContext as DataContext
+from .app.contexts import DataStartContext as DataStartContext
+from .app.contexts import HeloContext as HeloContext
+from .app.contexts import MailFromContext as MailFromContext
+from .app.contexts import RcptToContext as RcptToContext
+from .app.contexts import SecureContext as SecureContext
+from .app.contexts import VerifyContext as VerifyContext
+from .app.extension import Extension as Extension
+from .app.message import MessageIncomplete as MessageIncomplete
+from .app.message import MessageMalformed as MessageMalformed
+from .app.message import MessageStream as MessageStream
+from .app.message import MessageTooLarge as MessageTooLarge
+from .app.message import StreamConsumed as StreamConsumed
+from .app.session import Envelope as Envelope
+from .app.session import Session as Session
+from .app.session import TLSInfo as TLSInfo
+from .app.stats import Stats as Stats
 from .protocol.addresses import Address as Address
 from .protocol.credentials import CramMD5Credentials as CramMD5Credentials
 from .protocol.credentials import Credentials as Credentials
@@ -42,14 +46,10 @@ from .protocol.proxy import ProxyHeader as ProxyHeader
 from .protocol.replies import Reply as Reply
 from .protocol.sasl import Mechanism as Mechanism
 from .protocol.sasl import SASLContext as SASLContext
-from .server import SMTPServer as SMTPServer
-from .server import serve as serve
-from .session import Envelope as Envelope
-from .session import Session as Session
-from .session import TLSInfo as TLSInfo
-from .stats import Stats as Stats
+from .server.server import SMTPServer as SMTPServer
+from .server.server import serve as serve
+from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
-from .workers import serve_workers as serve_workers
 
 __all__ = [
     "Address",

@@ -26,11 +26,11 @@ import attrs
 import trio
 import trio.testing
 
-from .app import App
-from .config import Config
+from .app.application import App
+from .app.config import Config
+from .app.session import Session
 from .protocol.replies import Reply, parse_reply
-from .server import SMTPServer
-from .session import Session
+from .server.server import SMTPServer
 
 __all__ = ["Client", "Cut", "MemoryListener", "open_client", "play"]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_smtp import Address, Config, DeliverBy, DSNRecipient, Session
-from trio_smtp.extensions import Offer
+from trio_smtp.dialogue.capabilities import Offer
 from trio_smtp.protocol import parameters as p
 from trio_smtp.protocol.commands import Syntax, parse_command
 from trio_smtp.protocol.errors import ProtocolError

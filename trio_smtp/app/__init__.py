@@ -1,0 +1,1 @@
+"""What programs see: an App to register handlers with, a Config, and what handlers are given."""

@@ -1,0 +1,118 @@
+"""Extension: an SMTP service extension of a program's own (RFC 5321 section 2.2)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from trio_smtp.protocol.commands import Verb
+from trio_smtp.protocol.parameters import ParameterParser
+from trio_smtp.protocol.values import ShowsFields
+
+from .contexts import CommandContext
+from .session import Session
+
+__all__ = ["VERBS", "CommandHandler", "Extension"]
+
+#: Answers a verb of an extension.
+CommandHandler = Callable[[CommandContext], Awaitable[None]]
+
+_logger = logging.getLogger("trio_smtp")
+
+#: The verbs of the library by name.
+VERBS: Mapping[str, Verb] = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
+#: What EHLO says by other means than an `Extension`.
+_RESERVED = frozenset({"STARTTLS", "AUTH", "HELP", "XCLIENT", "XFORWARD"})
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+
+
+def _upper(keyword: str) -> str:
+    return keyword.upper()
+
+
+def _upper_keys(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType({key.upper(): value for key, value in mapping.items()})
+
+
+def _keywords(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    for word in [value] if isinstance(value, str) else value:
+        if not _KEYWORD.fullmatch(word):
+            raise ValueError(f"{attribute.name}: {word!r} must be letters, digits and hyphens")
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Extension(ShowsFields):
+    """An SMTP service extension: what EHLO says of it, its parameters, its verbs (RFC 5321 section 2.2).
+
+    Register it with `App.extend`. Parsed values stand in ``envelope.values`` (MAIL) and ``address.values`` (RCPT).
+
+    Attributes:
+        keyword: The EHLO keyword.
+        argument: What follows it: a string, or a function of the session.
+        mail_parameters: Parsers of MAIL's parameters by name. A parser takes the value as sent (True where it has none)
+            and returns what is kept; its ValueError is answered by 501 with the error's text, its SMTPError by that
+            one's reply.
+        rcpt_parameters: The same for RCPT.
+        commands: Handlers of verbs of its own: ``async (ctx: CommandContext)``.
+        available: Whether a session is offered it now; None: always. Asked at connect, after TLS and after AUTH.
+
+    Raises:
+        ValueError: A keyword is malformed, or a keyword, parameter or verb is one of the library's own.
+        TypeError: A verb's handler is not an async function.
+
+    RFC: RFC 5321 section 2.2.2.
+    """
+
+    keyword: str = attrs.field(converter=_upper, validator=_keywords)
+    argument: str | Callable[[Session], str] = ""
+    mail_parameters: Mapping[str, ParameterParser] = attrs.field(
+        factory=dict, converter=_upper_keys, validator=_keywords
+    )
+    rcpt_parameters: Mapping[str, ParameterParser] = attrs.field(
+        factory=dict, converter=_upper_keys, validator=_keywords
+    )
+    commands: Mapping[str, CommandHandler] = attrs.field(factory=dict, converter=_upper_keys, validator=_keywords)
+    available: Callable[[Session], bool] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        taken = sorted(set(self.commands) & set(VERBS) | {self.keyword, *self.mail_parameters} & _RESERVED)
+        if taken:
+            raise ValueError(f"{self.keyword}: {', '.join(taken)} is the library's own")
+        for name, handler in self.commands.items():
+            # An object may be the handler.
+            if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
+                raise TypeError(f"commands: {name}: write `async def handler(ctx)`, not {handler!r}")
+
+    def clashes(self, other: Extension) -> bool:
+        """Whether both bring the same keyword, parameter or verb."""
+        return (
+            self.keyword == other.keyword
+            or bool(set(self.commands) & set(other.commands))
+            or bool(set(self.mail_parameters) & set(other.mail_parameters))
+            or bool(set(self.rcpt_parameters) & set(other.rcpt_parameters))
+        )
+
+    def offered(self, session: Session) -> bool:
+        """Whether a session may use it now; not when asking fails, which is logged."""
+        if self.available is None:
+            return True
+        try:
+            return self.available(session)
+        except Exception:
+            _logger.exception("session=%s %s: available failed", session.id, self.keyword)
+            return False
+
+    def line(self, session: Session) -> str:
+        """What EHLO shows; nothing when the function of the session fails, which is logged."""
+        try:
+            argument = self.argument if isinstance(self.argument, str) else self.argument(session)
+        except Exception:
+            _logger.exception("session=%s %s: argument failed", session.id, self.keyword)
+            return ""
+        return f"{self.keyword} {argument}".rstrip()

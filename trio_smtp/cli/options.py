@@ -1,0 +1,277 @@
+"""A listener's settings as people write them: options on a command line, keys of a TOML file.
+
+They are the fields of `Config` that one can write down, and a few that stand for its TLS context.
+Whatever is wrong with them is one line, a `CommandError`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import attrs
+
+from trio_smtp import Config
+
+__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs", "make_workers"]
+
+#: Exit codes: a mistake in what was asked for, and what the system refused.
+USAGE, RUNTIME = 2, 1
+
+# What people can write. Fields of another kind (an SSLContext, a function) are no options.
+_KINDS = {
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    list: "a list of strings",
+    str: "a string",
+}
+_METAVARS = {float: "NUMBER", int: "NUMBER", list: "NAME,...", str: "TEXT"}
+
+
+class CommandError(Exception):
+    """What was asked for cannot be done; the text is one line for people.
+
+    Args:
+        message: The line.
+        status: The exit code, `USAGE` or `RUNTIME`.
+    """
+
+    def __init__(self, message: str, status: int = USAGE) -> None:
+        super().__init__(" ".join(message.split()))
+        self.status = status
+
+
+@attrs.frozen
+class _Option:
+    """One setting: what its value is, and how people write it."""
+
+    name: str
+    kind: type
+    help: str
+    default: object = None
+    #: Words that stand for values of another type.
+    words: Mapping[str, bool | None] = {}
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def shown_default(self) -> str:
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        if isinstance(self.default, (tuple, frozenset)):
+            return ",".join(self.default) or "empty"
+        return "none" if self.default is None else str(self.default)
+
+    def from_text(self, text: str) -> object:
+        """Read the value on a command line; ValueError where it is none."""
+        if text in self.words:
+            return self.words[text]
+        if self.kind is list:
+            return [item for item in text.split(",") if item]
+        return int(text, 0) if self.kind is int else self.kind(text)
+
+    def from_toml(self, value: object) -> object:
+        """Check the value in a TOML file; ValueError where it is of another type."""
+        if isinstance(value, str) and value in self.words:
+            return self.words[value]
+        if isinstance(value, bool) and value in self.words.values():
+            return value
+        wanted = (int, float) if self.kind is float else self.kind
+        # To Python True is a whole number; to people it is not.
+        if not isinstance(value, wanted) or isinstance(value, bool) is not (self.kind is bool):
+            raise ValueError(f"{self.name} must be {_KINDS[self.kind]}, not {value!r}")
+        return value
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of a usage of fifty options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit."""
+        self.exit(USAGE, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
+
+
+_TLS = (
+    _Option("tls_cert", str, "PEM file with the certificate and its chain"),
+    _Option("tls_key", str, "PEM file with its private key, where the certificate's file has none"),
+    _Option("tls_sni", list, "other certificates and keys, by the name a client asks for"),
+    _Option("tls_client_ca", str, "certificates that those of clients are checked against: a PEM file, or a directory"),
+    _Option(
+        "tls_client_certificates",
+        str,
+        "whether clients are asked for one",
+        default="none",
+        choices=("none", "optional", "required"),
+    ),
+    _Option(
+        "tls_self_signed", bool, "make a certificate for localhost that lasts as long as the server", default=False
+    ),
+)
+_TLS_METAVARS = {"tls_cert": "FILE", "tls_key": "FILE", "tls_sni": "NAME=CERT:KEY,...", "tls_client_ca": "FILE"}
+
+
+def _options() -> Iterator[_Option]:
+    yield from _TLS
+    hints = typing.get_type_hints(Config)
+    descriptions = _field_descriptions()
+    defaults = Config()
+    for field in attrs.fields(Config):
+        hint = hints[field.name]
+        words: dict[str, bool | None] = {}
+        if typing.get_origin(hint) in (types.UnionType, typing.Union):
+            members = typing.get_args(hint)
+            words |= {"none": None} if type(None) in members else {}
+            words |= {"on": True, "off": False} if bool in members else {}
+            hint = next(member for member in members if member not in (bool, type(None)))
+        origin = typing.get_origin(hint)
+        choices = typing.get_args(hint) if origin is typing.Literal else ()
+        kind = str if choices else list if origin in (tuple, frozenset) else hint
+        if kind in _KINDS:
+            text = descriptions.get(field.name, "")
+            yield _Option(field.name, kind, text, getattr(defaults, field.name), words, choices)
+
+
+def _field_descriptions() -> dict[str, str]:
+    """The help texts, out of Config's docstring: a description goes on where the indentation is deeper.
+
+    None is "none" to people, and they need no quotes.
+    """
+    text = inspect.cleandoc(Config.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
+    return {
+        name: " ".join(description.split()).rstrip(".").replace("`", "").replace("None", "none")
+        for name, description in found
+    }
+
+
+# Options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a listener.
+
+    Args:
+        parser: One whose ``argument_default`` is SUPPRESS: what was not given is left to `Config`.
+    """
+    group = parser.add_argument_group("listener", "Durations are in seconds, sizes in octets.")
+    for option in _options():
+        default = f" (default: {option.shown_default})" if option.words or option.default is not None else ""
+        text = (option.help + default).replace("%", "%%")
+        if option.kind is bool:
+            group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            metavar = _TLS_METAVARS.get(option.name) or "|".join(option.choices) or _METAVARS[option.kind]
+            group.add_argument(option.flag, type=_converter(option), metavar=metavar, help=text)
+
+
+def _converter(option: _Option) -> Callable[[str], object]:
+    def convert(text: str) -> object:
+        try:
+            return option.from_text(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {_KINDS[option.kind]}") from None
+
+    return convert
+
+
+# Listeners
+
+
+def make_configs(settings: Mapping[str, object], file: str | None = None) -> list[Config]:
+    """Make the Config of each listener.
+
+    Args:
+        settings: The options that were given, by name.
+        file: A TOML file with a ``[[listen]]`` table for each listener, in place of options. What stands above the
+            first table is for all of them; paths are relative to the file.
+
+    Raises:
+        CommandError: They cannot be made of that.
+    """
+    if file is None:
+        return [_make_config(settings, "", Path())]
+    if settings:
+        names = ", ".join(option.flag for option in _options() if option.name in settings)
+        raise CommandError(f"--config FILE says what to listen on: {names} cannot stand beside it")
+    path = Path(file)
+    configs = []
+    for number, table in enumerate(_tables(path), 1):
+        where = f"{file}, listener {number}: "
+        configs.append(_make_config(_checked(table, where), where, path.parent))
+    return configs
+
+
+def make_workers(given: int | None, file: str | None = None) -> int:
+    """How many processes serve.
+
+    Args:
+        given: What the option says, which counts for more than the file.
+        file: A TOML file with ``workers`` above its first table, or without.
+
+    Raises:
+        CommandError: The file has something else there, or cannot be read.
+    """
+    if given is not None or file is None:
+        return given or 1
+    number = _read(Path(file)).get("workers", 1)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise CommandError(f"{file}: workers must be a whole number of at least 1, not {number!r}")
+    return number
+
+
+def _read(path: Path) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", RUNTIME) from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise CommandError(f"{path}: {error}") from error
+
+
+def _tables(path: Path) -> list[dict[str, object]]:
+    shared = _read(path)
+    shared.pop("workers", None)  # of the command, not of a listener
+    tables = shared.pop("listen", None)
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise CommandError(f"{path}: it has no [[listen]] table")
+    return [shared | table for table in tables]
+
+
+def _checked(table: Mapping[str, object], where: str) -> dict[str, object]:
+    options = {option.name: option for option in _options()}
+    settings: dict[str, object] = {}
+    for name, value in table.items():
+        if name not in options:
+            raise CommandError(f"{where}unknown key {name!r}")
+        try:
+            settings[name] = options[name].from_toml(value)
+        except ValueError as error:
+            raise CommandError(f"{where}{error}") from error
+    return settings
+
+
+def _make_config(settings: Mapping[str, object], where: str, directory: Path) -> Config:
+    fields: dict[str, typing.Any] = dict(settings)
+    tls = {option.name: fields.pop(option.name) for option in _TLS if option.name in fields}
+    # A switch that is off says nothing.
+    if any(value is not False for value in tls.values()):
+        from trio_smtp.cli.certificates import make_context
+
+        fields["ssl_context"] = make_context(tls, where, directory)
+    try:
+        return Config(**fields)
+    except (TypeError, ValueError) as error:
+        hint = " (tls_cert gives it one)" if "ssl_context" in str(error) else ""
+        raise CommandError(f"{where}{error}{hint}") from error

@@ -1,0 +1,1 @@
+"""What is done: one client's connection, served by one task."""

@@ -1,0 +1,1 @@
+"""What is decided: commands in, questions out, replies back. Nothing here waits or does I/O."""

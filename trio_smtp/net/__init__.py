@@ -1,0 +1,1 @@
+"""I/O without SMTP: sockets, accepting, closing, and the names of hosts and ciphers."""

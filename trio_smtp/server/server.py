@@ -1,0 +1,421 @@
+"""SMTPServer: listeners, limits, drain; and `serve`."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+
+import trio
+
+from trio_smtp.app.application import App, Phase
+from trio_smtp.app.config import Config
+from trio_smtp.app.session import Session
+from trio_smtp.app.stats import Stats
+from trio_smtp.connection.connection import Connection
+from trio_smtp.connection.handshake import watch_server_name
+from trio_smtp.connection.watch import Watch
+from trio_smtp.connection.wire import host_key
+from trio_smtp.dialogue.capabilities import Offer, trusts
+from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
+from trio_smtp.net.transport import FAREWELL_SECONDS, Outbox, SocketTransport, accept_sockets, close_now, farewell
+from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.protocol.replies import Reply
+
+__all__ = ["SMTPServer", "serve"]
+
+logger: logging.Logger = logging.getLogger("trio_smtp")
+
+_FULL = Reply(421, "Too many connections", "4.3.2")
+#: Refusals that are being said at a time; over that, connections are closed without a word.
+_MAX_REFUSALS = 100
+_REFUSAL_LIMIT = 5.0
+
+
+class SMTPServer:
+    """Serves one App under one Config, on any number of listeners and streams.
+
+    Args:
+        app: The handlers. Registering more is an error from now on.
+        config: Limits, clocks and switches.
+
+    Attributes:
+        app: As given.
+        config: As given.
+        stats: The counters.
+        listeners: The listeners being served.
+    """
+
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        if not isinstance(app, App):
+            raise TypeError(f"app must be an App, not {app!r}")
+        self.app = app
+        self.config: Config = Config() if config is None else config
+        config = self.config
+        self.stats: Stats = Stats()
+        self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
+        app.freeze()
+        if not app.handles(Phase.DATA):
+            logger.warning("the App has no on_data handler: every message will be refused")
+        if config.auth_required and not app.handles(Phase.AUTH):
+            logger.warning("auth_required, but the App has no on_auth handler: every sender will be refused")
+        #: What sessions are offered.
+        self.offer: Offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
+        self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
+        self.hello: Reply = Reply(250, config.hostname)
+        self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._ehlo_reply)
+        self.ssl_context: ssl.SSLContext | None = None
+        if config.ssl_context is not None:
+            self.reload_tls(config.ssl_context)
+        self._connections: set[Connection] = set()
+        self._socket_files: dict[object, tuple[str, tuple[int, int]]] = {}
+        self._hosts: Counter[str] = Counter()
+        self._refusals = 0
+        self._accepting: set[trio.CancelScope] = set()
+        self._draining = False
+
+    def _ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:
+        return Reply(250, (self.config.hostname, *extensions))
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener.
+
+        Raises:
+            RuntimeError: There is no listener, or it has no port.
+        """
+        for listener in self.listeners[:1]:
+            if isinstance(listener, trio.SocketListener):
+                name = listener.socket.getsockname()
+                if isinstance(name, tuple):
+                    return int(name[1])
+        raise RuntimeError("port: the server has no listener with a port")
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The live sessions."""
+        return [connection.session for connection in self._connections]
+
+    def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
+        """Use this context for handshakes from now on; sessions that are secure already go on as they are.
+
+        Args:
+            ssl_context: A server-side context.
+
+        Raises:
+            TypeError: Not an SSLContext.
+            ValueError: The server was made without TLS, so no client expects it.
+        """
+        if not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
+        if self.config.ssl_context is None:
+            raise ValueError("reload_tls needs a Config with an ssl_context to replace")
+        watch_server_name(ssl_context)
+        self.ssl_context = ssl_context
+
+    # Serving
+
+    async def serve_tcp(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on TCP and serve until cancelled or drained.
+
+        Args:
+            host: A name or address; None: the Config's.
+            port: A port, 0 for any free one; None: the Config's.
+            task_status: ``started()`` gives the listeners.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        await self.serve_listeners(await self.listen_tcp(host=host, port=port), task_status=task_status)
+
+    async def listen_tcp(self, *, host: str | None = None, port: int | None = None) -> list[trio.SocketListener]:
+        """Open TCP listeners for `serve_listeners`.
+
+        Args:
+            host: A name or address; None: the Config's.
+            port: A port, 0 for any free one; None: the Config's.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        config = self.config
+        return await trio.open_tcp_listeners(
+            config.port if port is None else port,
+            host=config.host if host is None else host,
+            backlog=config.backlog,
+        )
+
+    async def serve_unix(
+        self,
+        path: str | Path | None = None,
+        *,
+        mode: int | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on a Unix socket and serve until cancelled or drained; its file is removed at the end.
+
+        Args:
+            path: Where; None: the Config's. A stale socket file is replaced.
+            mode: The file's permissions; None: the Config's.
+            task_status: ``started()`` gives the listeners.
+
+        Raises:
+            OSError: The path cannot be had.
+            ValueError: There is no path.
+        """
+        await self.serve_listeners([self.listen_unix(path, mode=mode)], task_status=task_status)
+
+    def listen_unix(self, path: str | Path | None = None, *, mode: int | None = None) -> trio.SocketListener:
+        """Open a Unix socket listener for `serve_listeners`, which removes its file at the end.
+
+        Args:
+            path: Where; None: the Config's.
+            mode: The file's permissions; None: the Config's.
+
+        Raises:
+            OSError: The path cannot be had.
+            ValueError: There is no path.
+        """
+        config = self.config
+        path = config.unix_path if path is None else path
+        if path is None:
+            raise ValueError("path: neither given nor in the Config (unix_path)")
+        mode = config.unix_mode if mode is None else mode
+        listener = open_unix_listener(path, mode=mode, backlog=config.backlog)
+        found = os.lstat(path)
+        self._socket_files[listener] = str(path), (found.st_dev, found.st_ino)
+        return listener
+
+    async def serve_listeners(
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve connections from these listeners until cancelled or drained; they are closed at the end.
+
+        Args:
+            listeners: Any trio listeners.
+            task_status: ``started()`` gives them.
+        """
+        self.listeners.extend(listeners)
+        try:
+            with Outbox().at_work() as outbox:
+                async with self._watching() as watch, trio.open_nursery() as nursery:
+                    start = partial(self._start, nursery=nursery, watch=watch)
+                    with self._accepting_scope():
+                        async with trio.open_nursery() as acceptors:
+                            for listener in listeners:
+                                acceptors.start_soon(_accept, listener, start, outbox)
+                            task_status.started(list(listeners))  # type: ignore[arg-type]
+                    await self._close_listeners(listeners)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+                await self._close_listeners(listeners)
+
+    @contextmanager
+    def _accepting_scope(self) -> Iterator[None]:
+        with trio.CancelScope() as accepting:
+            self._accepting.add(accepting)
+            if self._draining:
+                accepting.cancel()
+            try:
+                yield
+            finally:
+                self._accepting.discard(accepting)
+
+    async def _close_listeners(self, listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        for listener in listeners:
+            if listener in self.listeners:
+                self.listeners.remove(listener)
+                await trio.aclose_forcefully(listener)
+                if listener in self._socket_files:
+                    remove_socket_file(*self._socket_files.pop(listener))
+
+    async def serve_stream(
+        self, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve one connection to its end; the stream is closed. No limit on connections holds here.
+
+        Args:
+            stream: Any trio stream, an in-memory one included.
+            task_status: ``started()`` gives the Session.
+        """
+        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
+        self._register(connection)
+        task_status.started(connection.session)
+        async with self._watching() as watch:
+            await connection.run(watch)
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[Watch]:
+        watch = Watch(self.config)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            yield watch
+            nursery.cancel_scope.cancel()
+
+    def drain(self) -> None:
+        """Stop accepting, tell idle clients 421, let transactions in flight end within `drain_timeout`.
+
+        Safe to call from any task of the same run, more than once.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        for scope in self._accepting:
+            scope.cancel()
+        for connection in self._connections:
+            connection.drain(self.config.drain_timeout)
+
+    def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
+        """Serve a new connection, or refuse it."""
+        config = self.config
+        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
+        refusal = None
+        if len(self._connections) >= config.max_connections:
+            refusal = _FULL
+        elif not self._has_room(connection):
+            refusal = FULL_FOR_HOST
+        if refusal is None:
+            self._register(connection)
+            nursery.start_soon(connection.run, watch)
+            return
+        self.stats.connections_refused += 1
+        logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
+        nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else refusal)
+        self._refusals += 1
+
+    def _register(self, connection: Connection) -> None:
+        """Count it from here on: the task that serves it begins later, and a limit must hold now."""
+        self._connections.add(connection)
+        self._hosts[connection.host] += 1
+        self.stats.connections_accepted += 1
+        self.stats.connections_open += 1
+        if self._draining:
+            connection.drain(self.config.drain_timeout)
+
+    def _has_room(self, connection: Connection) -> bool:
+        """One more from its host? Behind a proxy that cannot be told before its header was read."""
+        most = self.config.max_connections_per_host
+        return (
+            most is None
+            or not connection.host  # a Unix or in-memory stream comes from nowhere
+            or self._hosts[connection.host] < most
+            or trusts(self.config.proxy_protocol, connection.session.remote_address)
+        )
+
+    def _leave_host(self, connection: Connection) -> None:
+        self._hosts[connection.host] -= 1
+        if not self._hosts[connection.host]:
+            del self._hosts[connection.host]
+
+    def recount(self, connection: Connection) -> bool:
+        """Count a connection for the client that its PROXY header names; False: that one has too many."""
+        self._leave_host(connection)
+        connection.host = host_key(connection.session.remote_address)
+        self._hosts[connection.host] += 1
+        most = self.config.max_connections_per_host
+        return most is None or not connection.host or self._hosts[connection.host] <= most
+
+    def forget(self, connection: Connection) -> None:
+        """Its session is over."""
+        self._connections.discard(connection)
+        self.stats.connections_open -= 1
+        self._leave_host(connection)
+
+    async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
+        try:
+            # On an implicit-TLS port nothing can be said without a handshake.
+            if refusal is not None and not (self.config.implicit_tls or isinstance(stream, trio.SSLStream)):
+                self.stats.replies[refusal.code] += 1
+                with trio.move_on_after(_REFUSAL_LIMIT) as limit:
+                    await stream.send_all(refusal.encode())
+                    limit.deadline = trio.current_time() + FAREWELL_SECONDS
+                    await farewell(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # nobody there to be refused
+        finally:
+            self._refusals -= 1
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+                await close_now(stream)
+
+
+async def _accept(
+    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], None], outbox: Outbox
+) -> None:
+    if isinstance(listener, trio.SocketListener):
+        await accept_sockets(listener, start, outbox)
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                raise
+            logger.error("accepting pauses: %s", exc.strerror)
+            await trio.sleep(0.1)
+        else:
+            start(stream)
+
+
+def _canonical(address: str) -> str:
+    """IPv4-mapped IPv6 as IPv4, IPv6 in its canonical form."""
+    if ":" not in address:
+        return address
+    ip = ipaddress.IPv6Address(address.partition("%")[0])
+    return str(ip.ipv4_mapped or ip)
+
+
+def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
+    """A session that knows who is at the other end, where the stream does."""
+    session = Session(lmtp=lmtp)
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if isinstance(stream, (SocketTransport, trio.SocketStream)):
+        try:
+            remote, local = stream.socket.getpeername(), stream.socket.getsockname()
+        except OSError:
+            return session  # gone already; the first receive will say so
+        if isinstance(remote, tuple):
+            session.remote_address, session.remote_port = _canonical(remote[0]), remote[1]
+            session.local_address, session.local_port = _canonical(local[0]), local[1]
+            session.original_peer = session.remote_address, session.remote_port
+            session.client_hostname = f"[{session.remote_address}]"
+    return session
+
+
+async def serve(
+    app: App,
+    config: Config | None = None,
+    *,
+    task_status: trio.TaskStatus[SMTPServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Open the listeners the Config names and serve until cancelled or drained.
+
+    Args:
+        app: The handlers.
+        config: None: a `Config` with its defaults.
+        task_status: ``started()`` gives the `SMTPServer`.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+    server = SMTPServer(app, config)
+    path = server.config.unix_path
+    listeners = await server.listen_tcp() if path is None else [server.listen_unix(path)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, listeners)
+        task_status.started(server)
