@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import trio
@@ -68,3 +69,17 @@ async def front(app: App, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> Asy
         await nursery.start(there.server.serve_listeners, [there.listener])
         yield there
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def comes_from(address: str | None) -> Iterator[None]:
+    """While the block runs, streams in memory come from this address; None: from nowhere, as they do."""
+    if address is None:
+        yield
+        return
+
+    def session_of(_: trio.abc.Stream, *, lmtp: bool) -> Session:
+        return Session(lmtp=lmtp, remote_address=address, remote_port=4711, client_hostname=f"[{address}]")
+
+    with mock.patch.object(server, "_session_of", session_of):
+        yield
