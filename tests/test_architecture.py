@@ -135,6 +135,21 @@ def test_nothing_imports_in_a_circle() -> None:
     assert set(order) == set(MODULES)
 
 
+@pytest.mark.parametrize("folder", ["delivery", "plugins", "protocol", "server"])
+def test_nothing_in_a_folder_imports_in_a_circle_late_either(folder: str) -> None:
+    """Imports in functions and those for type checkers count as well."""
+    inside = {name: module for name, module in MODULES.items() if name.startswith(f"trio_smtp.{folder}.")}
+    graph = {
+        name: {found.module for found in imports(module) if found.module in inside} - {name}
+        for name, module in inside.items()
+    }
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as exc:
+        pytest.fail(f"a circle: {' <- '.join(exc.args[1])}")
+    assert set(order) == set(inside)
+
+
 def test_the_ground_floor_does_no_io() -> None:
     ground = [module for name, module in MODULES.items() if name.startswith("trio_smtp.protocol")]
     assert len(ground) > 5

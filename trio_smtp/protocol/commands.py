@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import ClassVar
 
 import attrs
 
 from .addresses import Address, common_path, parse_path, split_path
+from .dsn import DSNRecipient
 from .errors import ProtocolError
-from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
+from .parameters import ParameterParser, parse_parameters
 from .values import ShowsFields
+from .verbs import Verb
 from .xclient import parse_attributes
+from .xtext import upper_ascii
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
-
-
-class Verb(enum.Enum):
-    """What moves the state machine: the verbs, and below them the events that are no command."""
-
-    # Members are compared by identity; Enum's own hash would compute the name's hash at each look-up.
-    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
-
-    HELO = "HELO"
-    EHLO = "EHLO"
-    LHLO = "LHLO"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    RSET = "RSET"
-    NOOP = "NOOP"
-    HELP = "HELP"
-    VRFY = "VRFY"
-    EXPN = "EXPN"
-    QUIT = "QUIT"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
-    BDAT = "BDAT"
-    XCLIENT = "XCLIENT"
-    XFORWARD = "XFORWARD"
-    #: A verb that an `Extension` brought.
-    EXTENSION = "<extension>"
-    #: The greeting was sent.
-    GREETING = "<greeting>"
-    #: The SASL exchange is over.
-    END_OF_AUTH = "<end of AUTH>"
-    #: The message was received and answered.
-    END_OF_DATA = "<end of data>"
-    #: The TLS handshake after STARTTLS is done.
-    HANDSHAKE = "<TLS handshake>"
 
 
 @attrs.define(repr=False)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from .replies import Reply
-
-if TYPE_CHECKING:
-    from .commands import Verb
+from .verbs import Verb
 
 __all__ = ["ProtocolError", "SMTPError"]
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import attrs
 
+from .networks import canonical
 from .values import ShowsFields
 
 __all__ = ["HeaderReader", "ProxyError", "ProxyHeader"]
@@ -157,8 +158,7 @@ def _parse_v2(data: bytes) -> ProxyHeader:
 def _address(family: int, value: str | bytes) -> str:
     if family == 1:
         return str(ipaddress.IPv4Address(value))
-    ip = ipaddress.IPv6Address(value)
-    return str(ip.ipv4_mapped or ip)
+    return canonical(str(ipaddress.IPv6Address(value)))
 
 
 def _addresses(family: int, payload: bytes) -> tuple[tuple[str, int], tuple[str, int]]:
