@@ -10,7 +10,7 @@ import attrs
 
 from .addresses import Address, common_path, parse_path, split_path
 from .dsn import DSNRecipient
-from .errors import ProtocolError
+from .errors import ParserCrashed, ProtocolError
 from .parameters import ParameterParser, parse_parameters
 from .values import ShowsFields
 from .verbs import Verb
@@ -75,7 +75,9 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
 
     Raises:
         ProtocolError: 500 for control characters, stray non-ASCII octets and unknown verbs, 501 for bad arguments,
-            502 for a disabled verb, 553 for a non-ASCII sender without SMTPUTF8, 555 for an unknown parameter.
+            502 for a disabled verb, 553 for a non-ASCII sender without SMTPUTF8, 555 for an unknown parameter;
+            or the reply of the `SMTPError` that a parameter's parser raised.
+        ParserCrashed: A parameter's parser raised anything else but ValueError.
 
     RFC: RFC 5321 sections 4.1.1 and 2.4.
     """
@@ -100,7 +102,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
         raise _unreadable(line, "Non-ASCII characters are not allowed here")
     try:
         command = _PARSERS[verb](verb, argument, syntax)
-    except ProtocolError as exc:
+    except (ProtocolError, ParserCrashed) as exc:
         exc.verb = verb
         raise
     command.name = name

@@ -1,7 +1,7 @@
 """ESMTP parameters of MAIL and RCPT (RFC 5321 section 4.1.1.11).
 
-A parser takes a parameter's value as sent (True where it has none) and returns what the envelope keeps; it
-raises ValueError, with a text for the client, for a value that is not allowed.
+A parser takes a parameter's value as sent (True for a parameter without a value) and returns what the envelope keeps.
+For a value that is not allowed it raises ValueError with a text for the client (501), or an `SMTPError`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from .dsn import DSNEnvelope, DSNRecipient, parse_envid, parse_notify, parse_orcpt, parse_ret
-from .errors import ProtocolError
+from .errors import ParserCrashed, ProtocolError, SMTPError
 from .values import ShowsFields
 from .xtext import decode_xtext, upper_ascii
 
@@ -78,7 +78,9 @@ def parse_parameters(
         The arguments as sent, and the parsed values of the known ones; both with upper-case keys.
 
     Raises:
-        ProtocolError: 501 5.5.4 for a malformed, doubled or badly valued parameter, 555 5.5.4 for an unknown one.
+        ProtocolError: 501 5.5.4 for a malformed, doubled or badly valued parameter, 555 5.5.4 for an unknown one; the
+            reply of an `SMTPError` that a parser raised, which does not count as the client's error.
+        ParserCrashed: A parser raised anything else.
 
     RFC: RFC 5321 sections 4.1.1.11 and 4.1.2.
     """
@@ -105,9 +107,10 @@ def parse_parameters(
                 values[keyword] = parser(value)
             except ValueError as exc:
                 raise ProtocolError(f"{keyword}: {exc}", 501, "5.5.4") from None
+            except SMTPError as exc:
+                raise ProtocolError(exc.message, exc.code, exc.enhanced, counted=False) from exc
             except Exception as exc:
-                # Not the client's fault: the parser, which may be a user's own, failed.
-                raise ProtocolError("Local error in processing", 451, "4.3.0", counted=False) from exc
+                raise ParserCrashed(exc) from exc
         elif not allow_unknown:
             raise ProtocolError(f"{keyword}: parameter not recognized", 555, "5.5.4")
     return MappingProxyType(args), values
