@@ -38,10 +38,10 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
 
     def run(supervisor: Supervisor) -> int:
         supervised.workers.append(len(supervisor._places))
-        supervised.configs.append([each.server.config for each in supervisor._listening])
+        supervised.configs.append([each.server.config for each in supervisor.listening])
         supervisor._started()
         supervisor._draining()
-        for each in supervisor._listening:
+        for each in supervisor.listening:
             each.close()
         return 5
 
