@@ -34,12 +34,9 @@ FLOORS = (
 #: Modules that need each other, whenever the imports run: each of a circle reaches all others of it. A circle may lose
 #: modules or go, never grow, and no other may come; a module that is out of its circle has to go from here too.
 CIRCLES = (
-    "cli.certificates cli.options",
-    "protocol.addresses protocol.commands protocol.errors protocol.parameters protocol.xclient",
-    "protocol.credentials protocol.sasl protocol.scram",
     (
-        "connection.connection connection.ending connection.handshake connection.transfer connection.watch connection.wire"
-        " dialogue.auth dialogue.front_ends dialogue.transaction dialogue.verbs server.server"
+        "connection.connection connection.ending connection.handshake connection.transfer connection.watch"
+        " connection.wire dialogue.auth dialogue.front_ends dialogue.transaction dialogue.verbs server.server"
     ),
 )
 

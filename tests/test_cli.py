@@ -35,9 +35,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from trio_smtp import Config
-from trio_smtp.cli.command import _first_message, _parser, _place, main
+from trio_smtp import App, Config
+from trio_smtp.cli.command import main, make_parser
 from trio_smtp.cli.options import make_configs
+from trio_smtp.cli.serving import first_message, place_of, serve_all
 
 from .conftest import CertificateFiles
 
@@ -176,7 +177,7 @@ def test_the_maildir_is_where_one_says(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--starttls-required",), ("--implicit-tls",)])
-def test_a_self_signed_certificate_and_its_first_message(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_self_signed_certificate_and_itsfirst_message(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run(Running.first_message, "--port", "0", "--tls-self-signed", *arguments) == 0
     (message,) = stored(tmp_path / "mail")
     assert b"with ESMTPS" in message
@@ -190,7 +191,7 @@ def test_a_self_signed_certificate_and_its_first_message(run: Run, tmp_path: Pat
         pytest.param(("--port", "0", "--lmtp"), b"with LMTP ", id="LMTP on TCP"),
     ],
 )
-def test_other_listeners_and_their_first_message(
+def test_other_listeners_and_theirfirst_message(
     run: Run, tmp_path: Path, arguments: tuple[str, ...], transmission: bytes
 ) -> None:
     assert run(Running.first_message, *arguments) == 0
@@ -377,13 +378,12 @@ def begin_message(client: smtplib.SMTP) -> None:
     client.send(b"Subject: Hello\r\n\r\n")
 
 
-def test_a_signal_while_it_starts_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signal_while_it_starts_stops() -> None:
     async def never_started(*_: object, task_status: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await trio.sleep_forever()
 
-    monkeypatch.setattr("trio_smtp.cli.command.serve", never_started)
-    assert main(["--port", "0"]) == 128 + signal.SIGTERM
+    assert await serve_all(App(), [Config(port=0)], "", serve=never_started) == 128 + signal.SIGTERM
 
 
 # What is wrong is one line
@@ -512,7 +512,7 @@ def test_self_signed_without_trustme(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_options_are_the_fields_of_config() -> None:
-    help_text = _parser().format_help()
+    help_text = make_parser().format_help()
     flags = set(re.findall(r"--[a-z0-9-]+", help_text))
     for field in attrs.fields(Config):
         assert (f"--{field.name.replace('_', '-')}" in flags) is (field.name not in {"scram_lookup", "ssl_context"})
@@ -540,7 +540,7 @@ def test_options_are_the_fields_of_config() -> None:
     ],
 )
 def test_options_become_a_config(arguments: list[str], expected: dict[str, Any]) -> None:
-    given = vars(_parser().parse_args(arguments))
+    given = vars(make_parser().parse_args(arguments))
     del given["verbose"]
     (config,) = make_configs(given)
     assert config == attrs.evolve(Config(), **expected)
@@ -598,23 +598,23 @@ def test_python_dash_m(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def test_first_messages_for_other_listeners() -> None:
-    command = _first_message(("0.0.0.0", 25), Config(auth_required=True))
+    command = first_message(("0.0.0.0", 25), Config(auth_required=True))
     assert command is not None
     assert "smtplib.SMTP('127.0.0.1', 25); c.login('USER', 'PASSWORD'); c.sendmail(" in command
-    command = _first_message(("::", 25), Config())
+    command = first_message(("::", 25), Config())
     assert command is not None
     assert "smtplib.SMTP('::1', 25); c.sendmail(" in command
 
 
 def test_no_first_message_where_smtplib_cannot_send_one(server_ssl_context: ssl.SSLContext) -> None:
     secure = Config(ssl_context=server_ssl_context, implicit_tls=True)
-    assert _first_message("/run/smtp.sock", secure) is None
-    assert _first_message(("127.0.0.1", 25), secure) is not None
-    assert _first_message(("127.0.0.1", 25), Config(proxy_protocol=(ip_network("127.0.0.0/8"),))) is None
+    assert first_message("/run/smtp.sock", secure) is None
+    assert first_message(("127.0.0.1", 25), secure) is not None
+    assert first_message(("127.0.0.1", 25), Config(proxy_protocol=(ip_network("127.0.0.0/8"),))) is None
 
 
 def test_places() -> None:
-    assert _place(("::1", 25)) == "[::1]:25"
-    assert _place(("mx.example.com", 25)) == "mx.example.com:25"
-    assert _place((None, 25)) == "*:25"
-    assert _place("/run/smtp.sock") == "/run/smtp.sock"
+    assert place_of(("::1", 25)) == "[::1]:25"
+    assert place_of(("mx.example.com", 25)) == "mx.example.com:25"
+    assert place_of((None, 25)) == "*:25"
+    assert place_of("/run/smtp.sock") == "/run/smtp.sock"

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from trio_smtp.cli.output import LossyWriter
+from trio_smtp.cli.output import LossyWriter, say
 
 
 def test_a_line_is_written_at_once() -> None:
@@ -49,3 +49,11 @@ def test_a_closed_pipe_is_nobodys_trouble() -> None:
     LossyWriter(lambda: stream).write("line\n")
     with suppress(BrokenPipeError):  # what it could not write is in its buffer
         stream.close()
+
+
+def test_a_stream_that_is_missing_or_closed_takes_nothing() -> None:
+    closed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    closed.close()
+    for stream in (None, closed):
+        assert LossyWriter(lambda stream=stream: stream).write("line\n") == 5  # type: ignore[misc]
+    say(closed, "line")

@@ -18,6 +18,8 @@ from argon2 import PasswordHasher
 
 from tests.password_support import CHEAP, HASH, PASSWORD, app_with, log_in
 from trio_smtp.cli import main
+from trio_smtp.cli.errors import reported
+from trio_smtp.cli.passwd import passwd as edit
 
 
 @pytest.fixture
@@ -39,12 +41,11 @@ Passwd = Callable[..., int]
 @pytest.fixture
 def passwd(monkeypatch: pytest.MonkeyPatch) -> Passwd:
     """Run `trio-smtp passwd` with a standard input; gives the exit code."""
-    monkeypatch.setattr("trio_smtp.cli.passwd.hasher", lambda: CHEAP)
 
     def run(*arguments: object, stdin: str | bytes = f"{PASSWORD}\n") -> int:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
-        return main(["passwd", *map(str, arguments)])
+        return reported(lambda: edit([*map(str, arguments)], hasher=lambda: CHEAP))
 
     return run
 

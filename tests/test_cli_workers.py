@@ -10,55 +10,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from trio_smtp import Config
 from trio_smtp.cli import main
 from trio_smtp.cli.options import make_configs, make_workers
-from trio_smtp.server.workers import Supervisor
 
 from . import test_cli
+from .supervisor_support import ENDS, FakeSystem
 from .test_cli import assert_one_line
 
 in_a_directory_of_its_own = test_cli.in_a_directory_of_its_own
 
 
-@attrs.define
-class Supervised:
-    """What supervisors were made of that ended as soon as they had begun."""
+class Ending(FakeSystem):
+    """Workers that are numbers, and a signal that ends them as soon as they have begun."""
 
-    workers: list[int]
-    configs: list[list[Config]]
-
-
-@pytest.fixture
-def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
-    supervised = Supervised([], [])
-
-    def run(supervisor: Supervisor) -> int:
-        supervised.workers.append(len(supervisor._places))
-        supervised.configs.append([each.server.config for each in supervisor._listening])
-        supervisor._started()
-        supervisor._draining()
-        for each in supervisor._listening:
-            each.close()
-        return 5
-
-    monkeypatch.setattr(Supervisor, "run", run)
-    return supervised
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self.at(1, ENDS)
+        for pid in range(1, workers + 1):
+            self.dies(2, pid, 0)
 
 
-def test_what_is_printed_is_printed_once(
-    supervised: Supervised, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_printed_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mail.toml").write_text(
         "workers = 3\nport = 0\n[[listen]]\nhostname = 'mx.example'\n[[listen]]\nlmtp = true\n"
     )
-    assert main(["--config", "mail.toml"]) == 5
-    assert supervised.workers == [3]
-    assert [config.lmtp for config in supervised.configs[0]] == [False, True]
-    assert supervised.configs[0][0].hostname == "mx.example"
+    system = Ending(3)
+    assert main(["--config", "mail.toml"], system=system) == 0
+    assert system.forks == [0, 0, 0]
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"Storing messages in the Maildir {tmp_path / 'mail'} (3 workers)"
     ports = [re.fullmatch(r"Listening on 127\.0\.0\.1:(\d+)", line) for line in out[1:3]]
@@ -81,20 +62,20 @@ class Pieces(io.RawIOBase):
         return len(piece)
 
 
-def test_lines_of_several_workers_do_not_mix(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_several_workers_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python writes what it is given at once where PYTHONUNBUFFERED is set."""
     raw = Pieces()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", write_through=True))  # type: ignore[type-var]
-    assert main(["--port", "0", "--workers", "2"]) == 5
+    assert main(["--port", "0", "--workers", "2"], system=Ending(2)) == 0
     assert len(raw.pieces) == 4
     assert all(piece.endswith(b"\n") for piece in raw.pieces)
 
 
-def test_lines_of_the_log_say_which_process(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_the_log_say_which_process(monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
-    assert main(["--port", "0", "--workers", "2"]) == 5
+    assert main(["--port", "0", "--workers", "2"], system=Ending(2)) == 0
     (handler,) = root.handlers
     record = logging.LogRecord("trio_smtp", logging.INFO, "", 0, "hello", None, None)
     assert f" {record.process} INFO trio_smtp: hello" in handler.format(record)
@@ -134,15 +115,13 @@ def test_workers_are_the_commands_and_not_a_listeners(capsys: pytest.CaptureFixt
     assert_one_line(["--config", "mail.toml"], 2, r"listener 1: unknown key 'workers'", capsys)
 
 
-def test_all_listeners_or_none(supervised: Supervised, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_listeners_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         Path("mail.toml").write_text(f"workers = 2\n[[listen]]\nunix_path = 'first'\n[[listen]]\nport = {port}\n")
         assert_one_line(["--config", "mail.toml"], 1, f"cannot listen on 127.0.0.1:{port}: Address already in", capsys)
     assert not (tmp_path / "first").exists()
-    assert supervised.workers == []
 
 
-def test_a_host_that_is_no_name(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_host_that_is_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert_one_line(["--workers", "2", "--host", "a" * 70], 1, r"cannot listen on a+:8025: ", capsys)
-    assert supervised.workers == []

@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import trio_smtp.server.shared_sockets
 from trio_smtp import App, Config, SMTPServer
-from trio_smtp.server.shared_sockets import Listening, listen
+from trio_smtp.server.shared_sockets import SPREADS, Listening, listen, listen_all
 
 from .socket_support import needs_ipv6
 
 
-def opened(config: Config, workers: int = 2) -> Listening:
-    return listen(SMTPServer(App(), config), workers)
+def opened(config: Config, workers: int = 2, **options: bool) -> Listening:
+    return listen(SMTPServer(App(), config), workers, **options)
 
 
-def test_where_connections_are_spread_each_worker_has_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_connections_are_spread_each_worker_has_a_socket() -> None:
     if not hasattr(socket, "SO_REUSEPORT"):
         pytest.skip("no SO_REUSEPORT here")
-    monkeypatch.setattr(trio_smtp.server.shared_sockets, "_SPREADS", True)
-    listening = opened(Config(port=0), 3)
+    listening = opened(Config(port=0), 3, spread=True)
     sockets = [sock for (sock,) in listening.sockets]
     assert len({sock.fileno() for sock in sockets}) == 3
     assert len({sock.getsockname() for sock in sockets}) == 1
     assert all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in sockets)
     with pytest.raises(OSError, match="in use"):
-        opened(Config(port=sockets[0].getsockname()[1]))
+        opened(Config(port=sockets[0].getsockname()[1]), spread=True)
     listening.close()
     listening.close()
     assert {sock.fileno() for sock in sockets} == {-1}
 
 
-def test_elsewhere_they_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trio_smtp.server.shared_sockets, "_SPREADS", False)
-    listening = opened(Config(port=0, backlog=5))
+def test_elsewhere_they_share_one() -> None:
+    listening = opened(Config(port=0, backlog=5), spread=False)
     (first,), (second,) = listening.sockets
     assert first is second
     assert first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -111,3 +109,48 @@ def test_the_file_of_the_next_server_stays(tmp_path: Path) -> None:
     listening.close()
     assert path.exists()
     following.close()
+
+
+def test_on_linux_connections_are_spread() -> None:
+    assert SPREADS is sys.platform.startswith("linux")
+
+
+def servers(*configs: Config) -> list[SMTPServer]:
+    return [SMTPServer(App(), config) for config in configs]
+
+
+def test_several_servers() -> None:
+    both = servers(Config(port=0), Config(port=0))
+    listening = listen_all(both, 2)
+    assert [each.server for each in listening] == both
+    for each in listening:
+        each.close()
+
+
+def test_all_servers_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "first"
+    with pytest.raises(FileNotFoundError):
+        listen_all(servers(Config(unix_path=str(path)), Config(unix_path=str(tmp_path / "no" / "x"))), 1)
+    assert not path.exists()
+
+
+def test_why_a_server_cannot_listen_is_explained(tmp_path: Path) -> None:
+    class Explained(Exception):
+        pass
+
+    both = servers(Config(unix_path=str(tmp_path / "first")), Config(unix_path=str(tmp_path / "no" / "x")))
+    with pytest.raises(Explained) as caught:
+        listen_all(both, 1, explain=Explained)
+    assert caught.value.args == (both[1], caught.value.__cause__)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert not (tmp_path / "first").exists()
+
+
+def test_an_interrupt_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "getaddrinfo", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        listen_all(servers(Config(unix_path=str(tmp_path / "first")), Config()), 1, explain=lambda *_: RuntimeError())
+    assert not (tmp_path / "first").exists()

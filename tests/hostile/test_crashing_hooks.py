@@ -21,6 +21,7 @@ from trio_smtp import (
     MailFromContext,
     Mechanism,
     PlainCredentials,
+    ProtocolError,
     SASLContext,
     ScramSecret,
     Session,
@@ -154,6 +155,28 @@ async def test_a_parser_that_refuses_with_a_reply_of_its_own() -> None:
             reply = await client.command("MAIL FROM:<a@example.org> XDAY=1")
             assert (reply.code, reply.enhanced, reply.text) == (450, "4.7.1", "Not on Sundays")
             assert status(await send(client)) == (250, "2.0.0")
+
+
+@pytest.mark.parametrize("cause", [ValueError(SECRET), RuntimeError(SECRET), SMTPError("Another", 450), None])
+async def test_a_breach_of_protocol_has_its_own_reply_whatever_caused_it(cause: Exception | None) -> None:
+    def refuse(context: SASLContext) -> Exchange:
+        yield b"?"
+        raise ProtocolError("Malformed response", 501, "5.5.2") from cause
+
+    app, _ = mail_app()
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept()
+
+    changes: dict[str, Any] = {"auth_mechanisms": (Mechanism("X-REFUSE", refuse),), "allow_insecure_auth": True}
+    with watched_log():
+        async with open_client(app, max_errors=2, **changes) as client:
+            await client.ehlo()
+            reply = await client.command("AUTH X-REFUSE eA==")
+            assert (status(reply), reply.text) == ((501, "5.5.2"), "Malformed response")
+            # It counts as the client's error.
+            assert (await client.command("AUTH X-REFUSE eA==")).code == 421
 
 
 @by_kind

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_smtp.protocol.commands import Command, Syntax, Verb, parse_command
-from trio_smtp.protocol.errors import ProtocolError
+from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
 from trio_smtp.protocol.parameters import (
     DSNRecipient,
     parse_auth,
@@ -344,6 +344,19 @@ WORDS = [
     "NOTIFY=NEVER",
     "1",
 ]
+
+
+@pytest.mark.parametrize(("line", "verb"), [(b"MAIL FROM:<a@b> X", Verb.MAIL), (b"RCPT TO:<a@b> X", Verb.RCPT)])
+def test_a_parser_that_crashes(line: bytes, verb: Verb) -> None:
+    crash = RuntimeError()
+
+    def parse(value: str | bool) -> object:
+        raise crash
+
+    syntax = attrs.evolve(FULL, mail_parameters={"X": parse}, rcpt_parameters={"X": parse})
+    with pytest.raises(ParserCrashed) as caught:
+        parse_command(line, syntax)
+    assert (caught.value.crash, caught.value.verb) == (crash, verb)
 
 
 @settings(deadline=None, max_examples=300)

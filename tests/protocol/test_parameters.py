@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_smtp.protocol.errors import ProtocolError
+from trio_smtp.protocol.errors import ParserCrashed, ProtocolError, SMTPError
 from trio_smtp.protocol.parameters import (
     DeliverBy,
     ParameterParser,
@@ -437,9 +437,28 @@ def test_a_parser_that_fails_is_not_the_clients_fault() -> None:
     def fail(value: str | bool) -> object:
         raise KeyError(value)
 
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises(ParserCrashed) as caught:
         parse_parameters(" SIZE=1 X=secret", {**PARSERS, "X": fail})
+    crashed = caught.value
+    assert isinstance(crashed.crash, KeyError)
+    assert crashed.__cause__ is crashed.crash
+    assert crashed.verb is None
+    assert "secret" not in str(crashed)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(SMTPError("Try later", 450, "4.2.1"), id="a refusal"),
+        pytest.param(SMTPError(["One", "Two"], 421), id="two lines, the usual enhanced code, the end"),
+        pytest.param(ProtocolError("Enough", 500, close=True), id="a ProtocolError: not the client's breach"),
+    ],
+)
+def test_a_parser_that_refuses(refusal: SMTPError) -> None:
+    def refuse(value: str | bool) -> object:
+        raise refusal
+
+    with pytest.raises(ProtocolError) as caught:
+        parse_parameters(" X", {"X": refuse})
     error = caught.value
-    assert (error.code, error.enhanced, error.counted, error.close) == (451, "4.3.0", False, False)
-    assert "secret" not in error.message
-    assert isinstance(error.__cause__, KeyError)
+    assert (error.reply, error.counted, error.close) == (refusal.reply, False, False)

@@ -214,8 +214,6 @@ def with_tlvs(wire: bytes, tlvs: dict[int, bytes], **fields: Any) -> None:
             id="Unix paths without a NUL",
         ),
         pytest.param(v2(b"", lead=0x20, family=0), LOCAL, id="2.2: LOCAL, as health checks send it"),
-        pytest.param(v2(lead=0x20), LOCAL, id="LOCAL with addresses, which do not count"),
-        pytest.param(v2(b"xyz", lead=0x20), LOCAL, id="LOCAL with a block that is none"),
         pytest.param(v2(b"", family=0), LOCAL, id="PROXY from an unspecified family"),
         pytest.param(v2(family=0x10), LOCAL, id="PROXY by an unspecified protocol"),
     ],
@@ -257,7 +255,9 @@ def test_version_2(wire: bytes, expected: ProxyHeader) -> None:
         pytest.param(v2(INET, tlv(0x20, b"\x01\0\0\0\0\x21")), id="a TLV inside SSL cut short"),
         pytest.param(v2(INET, tlv(0x20, b"\x01\0\0\0\0" + tlv(0x22, b"\xc3"))), id="a common name that is not UTF-8"),
         pytest.param(v2(INET, tlv(0x20, b"\x01\0\0\0\0" + tlv(0x22, b"a\0b"))), id="a common name with a NUL"),
-        pytest.param(v2(b"", b"\x01\x00", lead=0x20, family=0), id="LOCAL with a TLV cut short"),
+        pytest.param(v2(b"", b"\x01\x00", family=0), id="an unspecified family with a TLV cut short"),
+        pytest.param(v2(b"x" * 9, family=0), id="an unspecified family and nine octets of anything"),
+        pytest.param(v2(INET, tlv(3, bytes(4)), family=0x10), id="an unspecified protocol with a wrong checksum"),
         pytest.param(checked()[:-1] + b"\x00", id="a checksum with another last octet"),
         pytest.param(checked().replace(INET[:4], b"\xcb\0\x71\1"), id="another address than the checksum's"),
     ],
@@ -266,6 +266,35 @@ def test_what_is_no_version_2(wire: bytes) -> None:
     for step in (None, 1, 7):
         with pytest.raises(ProxyError):
             read(wire, step)
+
+
+@pytest.mark.parametrize("family", [0x00, 0x10, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32, 0x13, 0x1F, 0x41, 0xFF])
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(b"", id="nothing, as health checks send it"),
+        pytest.param(b"x", id="one octet"),
+        pytest.param(b"x" * 9, id="nine octets of anything"),
+        pytest.param(INET, id="IPv4 addresses"),
+        pytest.param(INET6, id="IPv6 addresses"),
+        pytest.param(INET6[:-1], id="IPv6 addresses cut short"),
+        pytest.param(UNIX, id="Unix paths"),
+        pytest.param(b"\xff" * 216, id="Unix paths that are not UTF-8"),
+        pytest.param(INET + tlv(2, b"mx.example.com"), id="addresses and a TLV"),
+        pytest.param(tlv(2, b"a\r\nb"), id="an authority with a line end"),
+        pytest.param(tlv(5, bytes(129)), id="a unique id of 129 octets"),
+        pytest.param(INET + b"\x01\xff\xffx", id="a TLV longer than the header"),
+        pytest.param(b"\x01\x00", id="a TLV cut short"),
+        pytest.param(INET + tlv(3, bytes(4)), id="a wrong checksum"),
+        pytest.param(tlv(3, b""), id="an empty checksum"),
+        pytest.param(tlv(0x20, b"\x01"), id="SSL cut short"),
+        pytest.param(SIGNATURE, id="the signature again"),
+        pytest.param(b"EHLO x\r\n", id="what looks like the next protocol"),
+        pytest.param(bytes(65_535), id="all the length there is"),
+    ],
+)
+def test_local_has_its_block_skipped_unread_whatever_it_is(block: bytes, family: int) -> None:
+    assert header(v2(block, lead=0x20, family=family)) == LOCAL
 
 
 def test_a_wrong_lead_is_refused_before_the_rest_is_waited_for() -> None:
@@ -322,8 +351,8 @@ def test_a_unique_id_of_128_octets() -> None:
     with_tlvs(v2(INET, tlv(5, b"x" * 128)), {5: b"x" * 128}, unique_id=b"x" * 128)
 
 
-def test_tlvs_of_a_proxy_that_speaks_for_itself() -> None:
-    found = header(v2(b"", tlv(2, b"mx.example.com"), lead=0x20, family=0))
+def test_tlvs_of_a_proxy_that_knows_no_addresses() -> None:
+    found = header(v2(b"", tlv(2, b"mx.example.com"), family=0))
     assert (found.local, found.source, found.authority) == (True, None, "mx.example.com")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 import socket
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import attrs
 
 from trio_smtp.protocol.credentials import ScramSecret
+from trio_smtp.protocol.networks import Network, to_networks
 from trio_smtp.protocol.sasl import MECHANISMS, Mechanism
 from trio_smtp.protocol.values import ShowsFields
 
@@ -25,8 +25,6 @@ COMMANDS = frozenset(
     ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "HELP", "VRFY", "EXPN", "QUIT", "STARTTLS", "AUTH", "BDAT")
 )
 
-#: A network of trusted peers.
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Finds the secret of a user for SCRAM.
 ScramLookup = Callable[[str, Session], Awaitable[ScramSecret | None]]
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -129,7 +127,7 @@ def _to_networks(networks: Iterable[Network | str]) -> Any:
     if not _several(networks):
         return networks
     try:
-        return tuple(n if isinstance(n, Network) else ipaddress.ip_network(n) for n in networks)
+        return to_networks(networks)
     except ValueError as exc:
         return exc  # told by the validator, which knows the field's name
 
@@ -313,6 +311,6 @@ class Config(ShowsFields):
         if any(name.startswith("SCRAM-") for name in self.auth_mechanisms if isinstance(name, str)):
             if self.scram_lookup is None:
                 raise ValueError("auth_mechanisms with SCRAM in it needs scram_lookup")
-            from trio_smtp.protocol.scram import library
+            from trio_smtp.protocol.extras import scramp
 
-            library()  # an extra that is missing should be missed now
+            scramp()  # an extra that is missing should be missed now

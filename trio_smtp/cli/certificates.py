@@ -13,8 +13,9 @@ import attrs
 import trio
 
 from trio_smtp import SMTPServer
-from trio_smtp.cli.options import RUNTIME, CommandError
 from trio_smtp.tls import create_context
+
+from .errors import RUNTIME, CommandError, reason_of
 
 __all__ = ["make_context", "reload_certificates"]
 
@@ -64,7 +65,7 @@ def make_context(settings: Mapping[str, Any], where: str, directory: Path) -> ss
     try:
         context = files.load()
     except OSError as error:
-        raise CommandError(f"{where}cannot read {error.filename}: {error.strerror}", RUNTIME) from error
+        raise CommandError(f"{where}cannot read {error.filename}: {reason_of(error)}", RUNTIME) from error
     except ValueError as error:
         raise CommandError(f"{where}{error}", RUNTIME) from error
     _sources[context] = files

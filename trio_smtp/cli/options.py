@@ -19,10 +19,9 @@ import attrs
 
 from trio_smtp import Config
 
-__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs", "make_workers"]
+from .errors import RUNTIME, USAGE, CommandError, reason_of
 
-#: Exit codes: a mistake in what was asked for, and what the system refused.
-USAGE, RUNTIME = 2, 1
+__all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs", "make_workers"]
 
 # What people can write. Fields of another kind (an SSLContext, a function) are no options.
 _KINDS = {
@@ -33,19 +32,6 @@ _KINDS = {
     str: "a string",
 }
 _METAVARS = {float: "NUMBER", int: "NUMBER", list: "NAME,...", str: "TEXT"}
-
-
-class CommandError(Exception):
-    """What was asked for cannot be done; the text is one line for people.
-
-    Args:
-        message: The line.
-        status: The exit code, `USAGE` or `RUNTIME`.
-    """
-
-    def __init__(self, message: str, status: int = USAGE) -> None:
-        super().__init__(" ".join(message.split()))
-        self.status = status
 
 
 @attrs.frozen
@@ -235,7 +221,7 @@ def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}", RUNTIME) from error
+        raise CommandError(f"cannot read {path}: {reason_of(error)}", RUNTIME) from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise CommandError(f"{path}: {error}") from error
 
@@ -267,7 +253,7 @@ def _make_config(settings: Mapping[str, object], where: str, directory: Path) ->
     tls = {option.name: fields.pop(option.name) for option in _TLS if option.name in fields}
     # A switch that is off says nothing.
     if any(value is not False for value in tls.values()):
-        from trio_smtp.cli.certificates import make_context
+        from .certificates import make_context
 
         fields["ssl_context"] = make_context(tls, where, directory)
     try:

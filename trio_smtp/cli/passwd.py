@@ -7,30 +7,43 @@ import getpass
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from trio_smtp.cli.options import RUNTIME, CommandError, Parser
 from trio_smtp.plugins.password_file import check_user_name, hasher, parse_users
 
-__all__ = ["passwd"]
+from .errors import PROGRAM, RUNTIME, CommandError, reason_of
+from .options import Parser
+from .output import say
+
+__all__ = ["Hasher", "passwd"]
 
 
-def passwd(arguments: Sequence[str]) -> int:
+class Hasher(Protocol):
+    """Computes hashes of passwords, as argon2's PasswordHasher does."""
+
+    def hash(self, password: str, /) -> str:
+        """The hash of a password, in argon2's notation."""
+        ...
+
+
+def passwd(arguments: Sequence[str], *, hasher: Callable[[], Hasher] = hasher) -> int:
     """Run the command: set a user's password in a file, or take the user out of it.
 
     Args:
         arguments: What follows ``passwd`` on the command line.
+        hasher: Gives what computes the hash.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        CommandError: It cannot be done; nothing was changed.
+        CommandError: The file cannot be changed, or the user or the password is not allowed; nothing was changed.
     """
     parser = Parser(
-        prog="trio-smtp passwd",
+        prog=f"{PROGRAM} passwd",
         description="Set a user's password in a file for trio_smtp.plugins.password_file. It is asked for twice on a"
         " terminal, and else read as one line from standard input. A file that does not exist is made.",
         allow_abbrev=False,
@@ -46,10 +59,10 @@ def passwd(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise CommandError(str(error), RUNTIME) from error
     except OSError as error:
-        raise CommandError(f"cannot change {options.file}: {error.strerror}", RUNTIME) from error
+        raise CommandError(f"cannot change {options.file}: {reason_of(error)}", RUNTIME) from error
     except ValueError as error:
         raise CommandError(str(error)) from error
-    print(f"{options.user}: {changed}")
+    say(sys.stdout, f"{options.user}: {changed}")
     return 0
 
 
@@ -57,8 +70,8 @@ def _password(user: str) -> str:
     """Ask for a new password.
 
     Raises:
-        CommandError: None was given, or two that differ.
-        ValueError: It cannot be one.
+        CommandError: No password was given, or two that differ.
+        ValueError: The password is not allowed.
     """
     try:
         if sys.stdin.isatty():
@@ -96,7 +109,7 @@ def _edit(path: Path, user: str, encoded: str | None) -> str:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[int]:
-    """One editor at a time; gives the directory's descriptor."""
+    """Hold the directory's lock, so that one process at a time edits in it; gives the directory's descriptor."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -106,12 +119,12 @@ def _locked(directory: Path) -> Iterator[int]:
 
 
 def _replace(path: Path, data: bytes, status: os.stat_result | None) -> None:
-    """Write a new file in the place of the old one, so that nobody ever sees half of it."""
+    """Write a new file and rename it over the old one: readers see the old content or the new one, never a part."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             if status is not None:
-                # Whom it belonged to, and a group that may read it (a server's), may go on reading it; nobody else.
+                # The owner and a group that may read the file, such as the server's, stay; nobody else may read it.
                 os.fchown(descriptor, status.st_uid, status.st_gid)
                 os.fchmod(descriptor, 0o600 | status.st_mode & 0o040)
             file.write(data)

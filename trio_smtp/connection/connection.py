@@ -21,7 +21,7 @@ from trio_smtp.dialogue.front_ends import log_in, read_proxy_header, resolve_cli
 from trio_smtp.dialogue.outcomes import EndSession, logger, outcome, what_goes_on
 from trio_smtp.dialogue.verbs import PHASES
 from trio_smtp.protocol.commands import Verb, parse_command
-from trio_smtp.protocol.errors import ProtocolError
+from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
 from trio_smtp.protocol.framing import Line
 from trio_smtp.protocol.machine import Machine, State
 from trio_smtp.protocol.replies import Reply
@@ -44,7 +44,7 @@ C = TypeVar("C", bound=Context)
 #: So many times `command_timeout` may pass without a message: else a NOOP now and then would hold a place for ever.
 _PATIENCE = 12
 
-# Looking a member up in its Enum takes ten times as long as a name of the module.
+# Aliases of members: see verbs.py in protocol/.
 _BDAT, _CLOSED, _BDAT_STATE = Verb.BDAT, State.CLOSED, State.BDAT
 _HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]")
@@ -285,6 +285,9 @@ class Connection(Wire):
             except ProtocolError as exc:
                 verb = exc.verb or verb
                 reply = await self._fault(exc, line)
+            except ParserCrashed as exc:
+                verb = exc.verb
+                reply = outcome(exc.crash, "parameter", self.session)
             if reply is not None:
                 self.write(reply, enhanced=verb not in _HELLO)
                 if verb is not None:
@@ -315,14 +318,12 @@ class Connection(Wire):
         self.machine.check(verb)
 
     async def _fault(self, exc: ProtocolError, line: bytes) -> Reply:
-        """The reply to what the peer did wrong, and what it costs; or to what a parser of an extension raised.
+        """The reply to what the peer did wrong, and what it costs.
 
         Raises:
             EndSession: It was one time too many, or what follows cannot be trusted.
         """
         config = self.config
-        if isinstance(exc.__cause__, Exception):
-            return outcome(exc.__cause__, "parameter", self.session)
         if self.lines == 1 and _HTTP.match(line):
             self.log(logging.WARNING, "an HTTP request")
             raise EndSession("abuse", _NOT_HTTP)

@@ -6,7 +6,6 @@ connection does; what is going on now has a deadline (`arm`), which the server's
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from trio_smtp.app.session import Session
 from trio_smtp.dialogue.outcomes import EndSession, logger
 from trio_smtp.net.transport import SocketTransport, close_now
 from trio_smtp.protocol.framing import MAX_CHUNK, Framer
+from trio_smtp.protocol.networks import host_key
 from trio_smtp.protocol.replies import Reply, default_enhanced
 from trio_smtp.protocol.sasl import MECHANISMS
 
@@ -38,13 +38,6 @@ RECEIVE_SIZE = MAX_CHUNK - 4
 #: Waiting replies leave before a handler runs when there are so many octets, or the oldest waits so many seconds.
 MAX_WAITING_OCTETS = 65_536
 _MAX_WAITING_SECONDS = 1.0
-
-
-def host_key(address: str | None) -> str:
-    """What counts as one host: an IPv4 address, or an IPv6 network of 64 bits, which one host can have all of."""
-    if address is None or ":" not in address:
-        return address or ""
-    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class Wire:

@@ -5,30 +5,22 @@ The library's own extensions are written as a user's would be: an `Extension` ea
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable
 from functools import partial
 
-from trio_smtp.app.config import Config, Network
+from trio_smtp.app.config import Config
 from trio_smtp.app.extension import VERBS, CommandHandler, Extension
 from trio_smtp.app.session import Session
 from trio_smtp.protocol import parameters as p
 from trio_smtp.protocol.commands import Syntax, Verb
+from trio_smtp.protocol.networks import trusts
 from trio_smtp.protocol.sasl import MECHANISMS, Mechanism, SASLContext
 from trio_smtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 
 __all__ = ["Offer", "trusts"]
 
 _logger = logging.getLogger("trio_smtp")
-
-
-def trusts(networks: Iterable[Network], address: str | None) -> bool:
-    """Whether an address is inside one of the networks."""
-    if not networks or address is None:
-        return False
-    ip = ipaddress.ip_address(address)
-    return any(ip in network for network in networks)
 
 
 def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> bool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import attrs
 
+from .dsn import DSNRecipient
 from .errors import ProtocolError
 from .values import ShowsFields
-
-if TYPE_CHECKING:
-    from .parameters import DSNRecipient
 
 __all__ = ["Address", "common_path", "parse_path", "split_path"]
 

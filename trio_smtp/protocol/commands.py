@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import ClassVar
 
 import attrs
 
 from .addresses import Address, common_path, parse_path, split_path
-from .errors import ProtocolError
-from .parameters import DSNRecipient, ParameterParser, parse_parameters, upper_ascii
+from .dsn import DSNRecipient
+from .errors import ParserCrashed, ProtocolError
+from .parameters import ParameterParser, parse_parameters
 from .values import ShowsFields
+from .verbs import Verb
 from .xclient import parse_attributes
+from .xtext import upper_ascii
 
 __all__ = ["Command", "Syntax", "Verb", "parse_command"]
-
-
-class Verb(enum.Enum):
-    """What moves the state machine: the verbs, and below them the events that are no command."""
-
-    # Members are compared by identity; Enum's own hash would compute the name's hash at each look-up.
-    __hash__: ClassVar[Callable[[object], int]] = object.__hash__
-
-    HELO = "HELO"
-    EHLO = "EHLO"
-    LHLO = "LHLO"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    RSET = "RSET"
-    NOOP = "NOOP"
-    HELP = "HELP"
-    VRFY = "VRFY"
-    EXPN = "EXPN"
-    QUIT = "QUIT"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
-    BDAT = "BDAT"
-    XCLIENT = "XCLIENT"
-    XFORWARD = "XFORWARD"
-    #: A verb that an `Extension` brought.
-    EXTENSION = "<extension>"
-    #: The greeting was sent.
-    GREETING = "<greeting>"
-    #: The SASL exchange is over.
-    END_OF_AUTH = "<end of AUTH>"
-    #: The message was received and answered.
-    END_OF_DATA = "<end of data>"
-    #: The TLS handshake after STARTTLS is done.
-    HANDSHAKE = "<TLS handshake>"
 
 
 @attrs.define(repr=False)
@@ -109,7 +75,9 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
 
     Raises:
         ProtocolError: 500 for control characters, stray non-ASCII octets and unknown verbs, 501 for bad arguments,
-            502 for a disabled verb, 553 for a non-ASCII sender without SMTPUTF8, 555 for an unknown parameter.
+            502 for a disabled verb, 553 for a non-ASCII sender without SMTPUTF8, 555 for an unknown parameter;
+            or the reply of the `SMTPError` that a parameter's parser raised.
+        ParserCrashed: A parameter's parser raised anything else but ValueError.
 
     RFC: RFC 5321 sections 4.1.1 and 2.4.
     """
@@ -134,7 +102,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
         raise _unreadable(line, "Non-ASCII characters are not allowed here")
     try:
         command = _PARSERS[verb](verb, argument, syntax)
-    except ProtocolError as exc:
+    except (ProtocolError, ParserCrashed) as exc:
         exc.verb = verb
         raise
     command.name = name

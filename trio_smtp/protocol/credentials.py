@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 from typing import NoReturn
 
 import attrs
 
+from .extras import scramp
 from .values import ShowsFields
 
 __all__ = [
     "DIGEST_SIZES",
+    "SALT_SIZE",
+    "USUAL_ITERATIONS",
     "CramMD5Credentials",
     "Credentials",
     "ExternalCredentials",
@@ -19,6 +23,7 @@ __all__ = [
     "ScramCredentials",
     "ScramSecret",
     "XClientCredentials",
+    "make_secret",
 ]
 
 
@@ -163,6 +168,8 @@ Credentials = (
 
 #: Octets of a SCRAM mechanism's digest, and so of its keys.
 DIGEST_SIZES = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
+#: Octets of a new secret's salt, and its rounds of hashing, when the caller does not choose them.
+SALT_SIZE, USUAL_ITERATIONS = 32, 4096
 
 
 @attrs.frozen(repr=False)
@@ -220,6 +227,18 @@ class ScramSecret(ShowsFields):
             ImportError: The extra ``scram`` is not installed.
             ValueError: The mechanism, the password or a number is not allowed.
         """
-        from .scram import make_secret
-
         return make_secret(password, mechanism, iterations, salt)
+
+
+def make_secret(password: str, mechanism: str, iterations: int | None, salt: bytes | None) -> ScramSecret:
+    """See `ScramSecret.from_password`."""
+    library = scramp()
+    if mechanism not in DIGEST_SIZES:
+        raise ValueError(f"mechanism must be one of {', '.join(DIGEST_SIZES)}, not {mechanism!r}")
+    iterations = USUAL_ITERATIONS if iterations is None else iterations
+    salt = secrets.token_bytes(SALT_SIZE) if salt is None else salt
+    try:
+        made = library.ScramMechanism(mechanism).make_auth_info(password, iterations, salt)
+    except library.ScramException as exc:
+        raise ValueError(str(exc)) from exc
+    return ScramSecret(mechanism, *made)

@@ -1,16 +1,13 @@
-"""The exceptions that carry a reply."""
+"""The exceptions that carry a reply, and the one for a parser that crashed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from .replies import Reply
+from .verbs import Verb
 
-if TYPE_CHECKING:
-    from .commands import Verb
-
-__all__ = ["ProtocolError", "SMTPError"]
+__all__ = ["ParserCrashed", "ProtocolError", "SMTPError"]
 
 
 class SMTPError(Exception):
@@ -80,3 +77,23 @@ class ProtocolError(SMTPError):
         super().__init__(message, code, enhanced)
         self.counted = counted
         self.close = close
+
+
+class ParserCrashed(Exception):
+    """A parameter's parser, which may be a user's own, raised neither ValueError nor `SMTPError`.
+
+    That is not the client's fault: the caller logs the crash and answers it like a handler's.
+
+    Args:
+        crash: What the parser raised.
+
+    Attributes:
+        crash: What the parser raised.
+        verb: The command that the parameter stands in; None until `parse_command` has filled it in.
+    """
+
+    verb: Verb | None = None
+
+    def __init__(self, crash: Exception) -> None:
+        super().__init__("a parameter's parser crashed")
+        self.crash = crash

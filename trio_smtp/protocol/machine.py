@@ -10,8 +10,8 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import ClassVar, final
 
-from .commands import Verb
 from .errors import ProtocolError
+from .verbs import Verb
 
 __all__ = ["TRANSITIONS", "Machine", "State"]
 

@@ -1,7 +1,7 @@
-"""ESMTP parameters of MAIL and RCPT (RFC 5321 section 4.1.1.11), and xtext (RFC 3461 section 4).
+"""ESMTP parameters of MAIL and RCPT (RFC 5321 section 4.1.1.11).
 
-A parser takes a parameter's value as sent (True where it has none) and returns what the envelope keeps; it
-raises ValueError, with a text for the client, for a value that is not allowed.
+A parser takes a parameter's value as sent (True for a parameter without a value) and returns what the envelope keeps.
+For a value that is not allowed it raises ValueError with a text for the client (501), or an `SMTPError`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from .errors import ProtocolError
+from .dsn import DSNEnvelope, DSNRecipient, parse_envid, parse_notify, parse_orcpt, parse_ret
+from .errors import ParserCrashed, ProtocolError, SMTPError
 from .values import ShowsFields
+from .xtext import decode_xtext, upper_ascii
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,22 +46,7 @@ __all__ = [
 ParameterParser = Callable[[str | bool], object]
 
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\0- =\x7f]+))?")
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
 _NONE: tuple[Mapping[str, str | bool], Mapping[str, object]] = (MappingProxyType({}), MappingProxyType({}))
-
-
-@attrs.frozen(repr=False)
-class DSNEnvelope(ShowsFields):
-    """What a client asks of delivery status notifications for a message (RFC 3461 sections 4.3 and 4.4).
-
-    Attributes:
-        ret: ``"FULL"`` or ``"HDRS"``, or None.
-        envid: The envelope's name, decoded, or None.
-    """
-
-    ret: Literal["FULL", "HDRS"] | None = None
-    envid: str | None = None
 
 
 @attrs.frozen(repr=False)
@@ -77,19 +64,6 @@ class DeliverBy(ShowsFields):
     trace: bool = False
 
 
-@attrs.frozen(repr=False)
-class DSNRecipient(ShowsFields):
-    """What a client asks of delivery status notifications for one recipient (RFC 3461 sections 4.1 and 4.2).
-
-    Attributes:
-        notify: Of ``NEVER`` (alone), ``SUCCESS``, ``FAILURE``, ``DELAY``; empty when not said.
-        orcpt: The original recipient as ``(address type, decoded address)``, or None.
-    """
-
-    notify: tuple[str, ...] = ()
-    orcpt: tuple[str, str] | None = None
-
-
 def parse_parameters(
     text: str, parsers: Mapping[str, ParameterParser], *, allow_unknown: bool = False
 ) -> tuple[Mapping[str, str | bool], Mapping[str, object]]:
@@ -104,7 +78,9 @@ def parse_parameters(
         The arguments as sent, and the parsed values of the known ones; both with upper-case keys.
 
     Raises:
-        ProtocolError: 501 5.5.4 for a malformed, doubled or badly valued parameter, 555 5.5.4 for an unknown one.
+        ProtocolError: 501 5.5.4 for a malformed, doubled or badly valued parameter, 555 5.5.4 for an unknown one; the
+            reply of an `SMTPError` that a parser raised, which does not count as the client's error.
+        ParserCrashed: A parser raised anything else.
 
     RFC: RFC 5321 sections 4.1.1.11 and 4.1.2.
     """
@@ -131,35 +107,13 @@ def parse_parameters(
                 values[keyword] = parser(value)
             except ValueError as exc:
                 raise ProtocolError(f"{keyword}: {exc}", 501, "5.5.4") from None
+            except SMTPError as exc:
+                raise ProtocolError(exc.message, exc.code, exc.enhanced, counted=False) from exc
             except Exception as exc:
-                # Not the client's fault: the parser, which may be a user's own, failed.
-                raise ProtocolError("Local error in processing", 451, "4.3.0", counted=False) from exc
+                raise ParserCrashed(exc) from exc
         elif not allow_unknown:
             raise ProtocolError(f"{keyword}: parameter not recognized", 555, "5.5.4")
     return MappingProxyType(args), values
-
-
-def decode_xtext(value: str) -> str:
-    """Decode xtext, whose octets are UTF-8 when they are not ASCII.
-
-    Raises:
-        ValueError: Not xtext, or not UTF-8.
-
-    RFC: RFC 3461 section 4.
-    """
-    if not _XTEXT.fullmatch(value):
-        raise ValueError("not valid xtext")
-    if "+" not in value:
-        return value
-    try:
-        return _HEXCHAR.sub(lambda match: bytes.fromhex(match[0].replace("+", "")).decode(), value)
-    except UnicodeDecodeError:
-        raise ValueError("not valid xtext") from None
-
-
-def upper_ascii(value: str | bool) -> str:
-    """A keyword in upper case; ``""`` for none, and for what is not ASCII: the upper case of a dotless i is an I."""
-    return value.upper() if isinstance(value, str) and value.isascii() else ""
 
 
 def parse_size(value: str | bool) -> int:
@@ -192,58 +146,6 @@ def parse_auth(value: str | bool) -> str:
     if not mailbox.isprintable():
         raise ValueError("control characters are not allowed")
     return mailbox
-
-
-def parse_ret(value: str | bool) -> str:
-    """RET: FULL or HDRS (RFC 3461 section 4.3)."""
-    ret = upper_ascii(value)
-    if ret not in ("FULL", "HDRS"):
-        raise ValueError("needs FULL or HDRS")
-    return ret
-
-
-def parse_envid(value: str | bool) -> str:
-    """ENVID: at most 100 characters of xtext, printable (RFC 3461 section 4.4)."""
-    if isinstance(value, bool) or len(value) > 100:
-        raise ValueError("needs at most 100 characters of xtext")
-    envid = decode_xtext(value)
-    if not (envid.isascii() and envid.isprintable()):
-        raise ValueError("printable ASCII only")
-    return envid
-
-
-def parse_notify(value: str | bool) -> tuple[str, ...]:
-    """NOTIFY: NEVER alone, or SUCCESS, FAILURE, DELAY, each at most once (RFC 3461 section 4.1)."""
-    words = tuple(upper_ascii(value).split(","))
-    if words != ("NEVER",) and (len(set(words)) < len(words) or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
-        raise ValueError("needs NEVER, or SUCCESS, FAILURE and DELAY")
-    return words
-
-
-def parse_orcpt(value: str | bool) -> tuple[str, str]:
-    """ORCPT: ``type;address``, the address decoded (RFC 3461 section 4.2; for utf-8, RFC 6533 section 3)."""
-    fits = isinstance(value, str) and len(value) <= 500
-    match = re.fullmatch(r"([A-Za-z0-9-]{1,40});(.+)", str(value), re.DOTALL) if fits else None
-    if match is None:
-        raise ValueError("needs an address type, a semicolon and at most 500 characters")
-    kind, encoded = match[1].lower(), match[2]
-    if kind == "utf-8":
-        if not re.fullmatch(r"(?:[^\0- +=\\\x7f]|\\x\{(?:[0-9A-F]{2,6})\})+", encoded):
-            raise ValueError("not a valid utf-8 address")
-        address = re.sub(r"\\x\{([0-9A-F]{2,6})\}", _embedded_character, encoded)
-    else:
-        # Postfix sends the UTF-8 of an internationalized address as the xtext of an rfc822 one.
-        address = decode_xtext(encoded)
-    if not address.isprintable():
-        raise ValueError("control characters are not allowed")
-    return kind, address
-
-
-def _embedded_character(match: re.Match[str]) -> str:
-    code = int(match[1], 16)
-    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-        raise ValueError("not a character")
-    return chr(code)
 
 
 def parse_by(value: str | bool, *, least: int = 0) -> DeliverBy:

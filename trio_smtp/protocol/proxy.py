@@ -14,6 +14,7 @@ from typing import Literal
 
 import attrs
 
+from .networks import canonical
 from .values import ShowsFields
 
 __all__ = ["HeaderReader", "ProxyError", "ProxyHeader"]
@@ -21,6 +22,8 @@ __all__ = ["HeaderReader", "ProxyError", "ProxyHeader"]
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _MAX_V1 = 107
 _V1 = rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n"
+# Version 2 and the command, in one octet.
+_V2_LOCAL, _V2_PROXY = 0x20, 0x21
 _PP2_AUTHORITY, _PP2_CRC32C, _PP2_UNIQUE_ID, _PP2_SSL = 0x02, 0x03, 0x05, 0x20
 _SSL_VERSION, _SSL_CN = 0x21, 0x22
 
@@ -35,7 +38,8 @@ class ProxyHeader(ShowsFields):
 
     Attributes:
         version: 1 or 2.
-        local: The proxy speaks for itself (LOCAL, UNKNOWN): the socket's own addresses hold.
+        local: The header names no client, so the socket's own addresses hold: the proxy speaks for itself (LOCAL, whose
+            other fields and TLVs are not read), or knows no addresses (UNKNOWN, or an unspecified family or protocol).
         source: ``(address, port)`` of the client, or None.
         destination: ``(address, port)`` the client connected to, or None. IPv4-mapped IPv6 is given as IPv4, a Unix
             socket as ``unix:`` and its path, with port 0.
@@ -105,8 +109,8 @@ class HeaderReader:
             self.header = _parse_v1(have)
 
     def _check_v2_lead(self) -> None:
-        version_command, family = self._data[12], self._data[13]
-        if version_command >> 4 != 2 or version_command & 15 > 1 or family >> 4 > 3 or family & 15 > 2:
+        lead, family = self._data[12], self._data[13]
+        if lead != _V2_LOCAL and (lead != _V2_PROXY or family >> 4 > 3 or family & 15 > 2):
             raise ProxyError("unknown version, command, family or protocol")
 
 
@@ -129,13 +133,13 @@ def _parse_v1(line: bytes) -> ProxyHeader:
 
 
 def _parse_v2(data: bytes) -> ProxyHeader:
-    command, family, protocol = data[12] & 15, data[13] >> 4, data[13] & 15
+    if data[12] == _V2_LOCAL:
+        # Section 2.2: the receiver must "discard the protocol block including the family which is ignored".
+        return ProxyHeader(2, local=True)
+    family, protocol = data[13] >> 4, data[13] & 15
     block = {0: 0, 1: 12, 2: 36, 3: 216}[family]
     payload = data[16:]
-    local = command == 0 or family == 0 or protocol == 0
-    if command == 0 and len(payload) < block:
-        # LOCAL: the receiver must ignore the block, whatever it is (section 2.2).
-        return ProxyHeader(2, local=True)
+    local = family == 0 or protocol == 0
     if len(payload) < block:
         raise ProxyError("the address block is cut short")
     source = destination = None
@@ -157,8 +161,7 @@ def _parse_v2(data: bytes) -> ProxyHeader:
 def _address(family: int, value: str | bytes) -> str:
     if family == 1:
         return str(ipaddress.IPv4Address(value))
-    ip = ipaddress.IPv6Address(value)
-    return str(ip.ipv4_mapped or ip)
+    return canonical(str(ipaddress.IPv6Address(value)))
 
 
 def _addresses(family: int, payload: bytes) -> tuple[tuple[str, int], tuple[str, int]]:

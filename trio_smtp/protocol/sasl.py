@@ -1,30 +1,20 @@
-"""The AUTH mechanisms (RFC 4954) as step objects.
-
-A mechanism's exchange is a generator. It yields a challenge, is sent the client's decoded response, and returns the
-credentials; nothing here waits for anything, and nothing here knows base64 or reply codes. An initial response
-(RFC 4954 section 4) answers the first challenge before it is sent, so the first challenge of a mechanism that
-takes one does not matter to it. A mechanism that must look something up yields a `SecretNeeded`.
-"""
+"""The SASL mechanisms that are known by name; what a mechanism is stands in exchange.py."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
-
-import attrs
+from collections.abc import Mapping
 
 from .credentials import (
     CramMD5Credentials,
-    Credentials,
     ExternalCredentials,
     OAuthCredentials,
     PlainCredentials,
 )
-from .errors import ProtocolError, SMTPError
-from .values import ShowsFields
+from .errors import ProtocolError
+from .exchange import AuthenticationFailed, Exchange, Mechanism, SASLContext, SecretNeeded, saslname, text_of
 
 __all__ = [
     "MECHANISMS",
@@ -34,91 +24,6 @@ __all__ = [
     "SASLContext",
     "SecretNeeded",
 ]
-
-
-class AuthenticationFailed(SMTPError):
-    """The mechanism itself found the proof wrong: 535 5.7.8, and no handler is asked."""
-
-    def __init__(self) -> None:
-        super().__init__("Authentication credentials invalid", 535, "5.7.8")
-
-
-@attrs.frozen(repr=False)
-class SASLContext(ShowsFields):
-    """What a mechanism may know of the session.
-
-    Attributes:
-        hostname: The server's name.
-        peer_certificate: The client's TLS certificate (DER), or None.
-        server_certificate: Our TLS certificate (DER) where it is known, for channel binding, or None.
-        plus: The ``-PLUS`` variant of the mechanism is offered too.
-    """
-
-    hostname: str = "localhost"
-    peer_certificate: bytes | None = None
-    server_certificate: bytes | None = None
-    plus: bool = False
-
-
-@attrs.frozen(repr=False)
-class SecretNeeded(ShowsFields):
-    """Yielded to have the stored secret of a user looked up; the ScramSecret or None is sent back.
-
-    Attributes:
-        username: Whose.
-    """
-
-    username: str
-
-
-#: Yields challenges (or a SecretNeeded), is sent responses (or the secret), returns the credentials.
-Exchange = Generator[bytes | SecretNeeded, Any, Credentials]
-
-
-def _always(context: SASLContext) -> bool:
-    return True
-
-
-@attrs.frozen(repr=False)
-class Mechanism(ShowsFields):
-    """One SASL mechanism; make one to have a mechanism of your own in ``Config(auth_mechanisms=...)``.
-
-    Args:
-        name: As EHLO shows it: upper-case letters, digits, hyphens and underscores, at most 20 (RFC 4422 section 3.1).
-        start: Begins an exchange.
-        takes_initial_response: The client may speak first (RFC 4954 section 4).
-        usable: Whether a session may use it now.
-        oauth: Refusals are told in a challenge first (RFC 7628 section 3.2.2).
-
-    Raises:
-        ValueError: The name is not one.
-    """
-
-    name: str = attrs.field()
-    start: Callable[[SASLContext], Exchange]
-    takes_initial_response: bool = True
-    usable: Callable[[SASLContext], bool] = _always
-    oauth: bool = False
-
-    @name.validator
-    def _check_name(self, attribute: attrs.Attribute[str], value: str) -> None:
-        if not re.fullmatch(r"[A-Z0-9_-]{1,20}", value):
-            raise ValueError(f"name must be 1 to 20 upper-case letters, digits, - and _, not {value!r}")
-
-
-def text_of(value: bytes, what: str = "the response") -> str:
-    """Decode a response.
-
-    Raises:
-        ProtocolError: 501 5.5.2: not UTF-8, or NUL in it.
-    """
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        raise ProtocolError(f"{what} is not UTF-8", 501, "5.5.2") from None
-    if "\0" in text:
-        raise ProtocolError(f"NUL in {what}", 501, "5.5.2")
-    return text
 
 
 def _plain(context: SASLContext) -> Exchange:
@@ -177,17 +82,6 @@ def _xoauth2(context: SASLContext) -> Exchange:
     return OAuthCredentials("XOAUTH2", values["user"], _bearer(values))
 
 
-def saslname(value: str) -> str:
-    """Decode a saslname (RFC 5801 section 4).
-
-    Raises:
-        ProtocolError: 501 5.5.2.
-    """
-    if re.search(r"=(?!2C|3D)", value):
-        raise ProtocolError("Malformed name", 501, "5.5.2")
-    return value.replace("=2C", ",").replace("=3D", "=")
-
-
 def _oauthbearer(context: SASLContext) -> Exchange:
     """RFC 7628 section 3.1: gs2-header ^A *(key=value ^A) ^A."""
     header, *fields = text_of((yield b"")).split("\1")
@@ -227,7 +121,7 @@ def _scram(name: str) -> Mechanism:
 
         return scram(name, context)
 
-    return Mechanism(name, start, usable=_has_channel_binding if name.endswith("-PLUS") else _always)
+    return Mechanism(name, start, usable=_has_channel_binding) if name.endswith("-PLUS") else Mechanism(name, start)
 
 
 #: The mechanisms known by name.

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import re
 import secrets
 from functools import lru_cache
-from types import ModuleType
 
-from .credentials import DIGEST_SIZES, ScramCredentials, ScramSecret
+from .credentials import (
+    DIGEST_SIZES,
+    SALT_SIZE,
+    USUAL_ITERATIONS,
+    ScramCredentials,
+    ScramSecret,
+    make_secret,
+)
 from .errors import ProtocolError
-from .sasl import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
+from .exchange import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
+from .extras import scramp as library
 
 __all__ = ["channel_binding", "library", "make_secret", "scram"]
 
@@ -20,42 +26,14 @@ _CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!
 #: The proof or the channel binding is wrong, as opposed to malformed messages.
 _FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
 _NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
-_SALT_SIZE = 32
-_USUAL_ITERATIONS = 4096
 # An unknown user gets a salt like any other, the same one at each attempt.
 _PRETENCE = secrets.token_bytes(32)
 # What a user who is known gets, by mechanism: octets of salt and iterations, as they were seen last.
 _usual: dict[str, tuple[int, int]] = {}
 
 
-def library() -> ModuleType:
-    """The scramp library.
-
-    Raises:
-        ImportError: It is not installed; the text names the extra to install.
-    """
-    try:
-        return importlib.import_module("scramp")
-    except ImportError as error:
-        raise ImportError("SCRAM needs the extra scram: pip install 'trio-smtp[scram]'") from error
-
-
-def make_secret(password: str, mechanism: str, iterations: int | None, salt: bytes | None) -> ScramSecret:
-    """See `ScramSecret.from_password`."""
-    scramp = library()
-    if mechanism not in DIGEST_SIZES:
-        raise ValueError(f"mechanism must be one of {', '.join(DIGEST_SIZES)}, not {mechanism!r}")
-    iterations = _USUAL_ITERATIONS if iterations is None else iterations
-    salt = secrets.token_bytes(_SALT_SIZE) if salt is None else salt
-    try:
-        made = scramp.ScramMechanism(mechanism).make_auth_info(password, iterations, salt)
-    except scramp.ScramException as exc:
-        raise ValueError(str(exc)) from exc
-    return ScramSecret(mechanism, *made)
-
-
 def _pretended_secret(username: str, mechanism: str) -> ScramSecret:
-    octets, iterations = _usual.get(mechanism, (_SALT_SIZE, _USUAL_ITERATIONS))
+    octets, iterations = _usual.get(mechanism, (SALT_SIZE, USUAL_ITERATIONS))
     salt = hashlib.shake_256(b"%b %b %b" % (_PRETENCE, mechanism.encode(), username.encode())).digest(octets)
     size = DIGEST_SIZES[mechanism]
     return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size), iterations)

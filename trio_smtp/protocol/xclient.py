@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from .errors import ProtocolError
-from .parameters import decode_xtext
+from .networks import canonical
+from .xtext import decode_xtext
 
 __all__ = ["XCLIENT_ATTRIBUTES", "XFORWARD_ATTRIBUTES", "parse_attributes"]
 
@@ -71,7 +72,6 @@ def _value(name: str, encoded: str, *, forwarded: bool) -> str | None:
 def _address(value: str) -> str:
     if value[:5].upper() != "IPV6:":
         return str(ipaddress.IPv4Address(value))
-    if "%" in value:  # a zone is no part of an address, and holds what it likes
+    if "%" in value:  # a zone is not part of an address, and may hold any text
         raise ValueError(value)
-    ip = ipaddress.IPv6Address(value[5:])
-    return str(ip.ipv4_mapped or ip)
+    return canonical(str(ipaddress.IPv6Address(value[5:])))

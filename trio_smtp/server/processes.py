@@ -14,10 +14,12 @@ __all__ = ["System"]
 
 
 class System:
-    """What a supervisor asks of the system: signals, processes and the time. Entered, it takes the signals.
+    """What a supervisor asks of the system: signals, processes and the time.
+
+    Signals are caught inside ``with system:``.
 
     Args:
-        hangups: SIGHUP too.
+        hangups: Catch SIGHUP as well.
     """
 
     def __init__(self, *, hangups: bool) -> None:
@@ -38,7 +40,7 @@ class System:
         self._writer.close()
 
     def wait(self, seconds: float | None) -> bytes:
-        """Wait for signals, so long at most; gives their numbers."""
+        """Wait for signals, at most so many seconds (None: without limit); returns their numbers."""
         self._reader.settimeout(seconds)
         with suppress(TimeoutError, BlockingIOError):
             return self._reader.recv(4096)
@@ -49,8 +51,8 @@ class System:
         return time.monotonic()
 
     def fork(self) -> int:
-        """Fork; the child gets 0, and has let go of the supervisor's signals."""
-        # A signal that came in between would tell the supervisor what the child was told.
+        """Fork: returns 0 in the child, which no longer reads the supervisor's signals, and the child's id here."""
+        # Blocked, because the child writes to the supervisor's wakeup descriptor until it has closed its copy.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
         try:
             pid = os.fork()
@@ -58,14 +60,14 @@ class System:
                 signal.set_wakeup_fd(-1)
                 self._reader.close()
                 self._writer.close()
-                # The others stay without effect: those that a terminal sends to all are the supervisor's to understand.
+                # The other signals do nothing in the child: the supervisor obeys those that a terminal sends to all.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
     def exit(self, code: int) -> NoReturn:
-        """End a child, without what the supervisor's process is to do at its exit."""
+        """End a child at once: without the exit handlers and buffers that it has inherited."""
         os._exit(code)
 
     def ended(self, pid: int) -> int | None:
@@ -79,4 +81,4 @@ class System:
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
-    """The number was written to the wakeup descriptor; that is all."""
+    """Do nothing: Python writes the signal's number to the wakeup descriptor when there is a handler."""

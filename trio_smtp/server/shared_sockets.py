@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -16,10 +16,11 @@ from trio_smtp.protocol.values import ShowsFields
 
 from .server import SMTPServer
 
-__all__ = ["Listening", "listen"]
+__all__ = ["SPREADS", "Listening", "listen", "listen_all"]
 
-#: Whether connections are spread over the sockets that share a port. Elsewhere one of them would get them all.
-_SPREADS: bool = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
+#: Whether the system spreads connections over the sockets that share a port (SO_REUSEPORT on Linux). Elsewhere one of
+#: the sockets would get all connections.
+SPREADS: bool = sys.platform.startswith("linux") and hasattr(socket, "SO_REUSEPORT")
 
 
 @attrs.define(eq=False, repr=False)
@@ -28,8 +29,8 @@ class Listening(ShowsFields):
 
     Attributes:
         server: What serves them.
-        sockets: Those of each worker; one socket may be all workers'.
-        file: The Unix socket's path, device and inode, where there is one to remove at the end.
+        sockets: The sockets of each worker; all workers may have the same one.
+        file: The path, device and inode of a Unix socket's file, which is removed at the end; None for TCP.
     """
 
     server: SMTPServer
@@ -37,18 +38,53 @@ class Listening(ShowsFields):
     file: tuple[str, tuple[int, int]] | None = None
 
     def close(self) -> None:
-        """Close them all; more than once is fine."""
+        """Close the sockets, and remove the Unix socket's file; may be called again."""
         for own in self.sockets:
             for sock in own:
                 sock.close()
         if self.file is not None:
-            # Once: another server may have a file there by now, with the same inode even.
+            # Only once: by the second call another server's file may be there, even with the same inode.
             remove_socket_file(*self.file)
             self.file = None
 
 
-def listen(server: SMTPServer, workers: int) -> Listening:
-    """Open what the server's Config names, for so many workers.
+def listen_all(
+    servers: Sequence[SMTPServer],
+    workers: int,
+    *,
+    explain: Callable[[SMTPServer, OSError | ValueError], Exception] | None = None,
+) -> list[Listening]:
+    """Open what several servers need, or nothing.
+
+    Args:
+        servers: The servers, whose Configs name where to listen.
+        workers: How many processes are to accept.
+        explain: Makes the exception that is raised instead, out of the server that cannot listen and the reason.
+
+    Raises:
+        OSError: An address cannot be had; what was opened before is closed. See `explain`.
+        ValueError: A host is no name; likewise.
+    """
+    listening: list[Listening] = []
+    for server in servers:
+        try:
+            listening.append(listen(server, workers))
+        except BaseException as error:
+            for each in listening:
+                each.close()
+            if explain is not None and isinstance(error, (OSError, ValueError)):
+                raise explain(server, error) from error
+            raise
+    return listening
+
+
+def listen(server: SMTPServer, workers: int, *, spread: bool = SPREADS) -> Listening:
+    """Open what the server's Config names.
+
+    Args:
+        server: The server.
+        workers: How many processes are to accept.
+        spread: Each worker gets a socket of its own for each TCP address; False: all accept from one.
 
     Raises:
         OSError: The address cannot be had.
@@ -68,16 +104,11 @@ def listen(server: SMTPServer, workers: int) -> Listening:
             try:
                 first = _bound(family, protocol, address)
             except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:  # a name may stand for both families where there is one
+                if error.errno != errno.EAFNOSUPPORT:  # a name may have addresses of a family that the system lacks
                     raise
                 unsupported = error
                 continue
-            sockets[0].append(first)
-            if _SPREADS:
-                # Only now: so the first is refused where anybody listens, who may share the port as well.
-                first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            for own in sockets[1:]:
-                own.append(_bound(family, protocol, first.getsockname(), shared=True) if _SPREADS else first)
+            _share(first, family, protocol, sockets, spread=spread)
             for own in sockets:
                 own[-1].listen(min(config.backlog or 65_535, 65_535))
         if unsupported is not None and not sockets[0]:
@@ -86,6 +117,18 @@ def listen(server: SMTPServer, workers: int) -> Listening:
         Listening(server, sockets).close()
         raise
     return Listening(server, sockets)
+
+
+def _share(
+    first: socket.socket, family: int, protocol: int, sockets: Sequence[list[socket.socket]], *, spread: bool
+) -> None:
+    """Give each worker the bound socket of an address, or one of its own that shares the port."""
+    sockets[0].append(first)
+    if spread:
+        # After bind(): with SO_REUSEPORT set before, the first socket could be bound beside another server's.
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for own in sockets[1:]:
+        own.append(_bound(family, protocol, first.getsockname(), shared=True) if spread else first)
 
 
 def _bound(family: int, protocol: int, address: Any, *, shared: bool = False) -> socket.socket:

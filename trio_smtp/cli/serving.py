@@ -1,0 +1,202 @@
+"""Serving, as the command does it: listeners, signals, and the lines that say where it listens."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from trio_smtp import App, Config, SMTPServer, serve
+from trio_smtp.server.processes import System
+from trio_smtp.server.shared_sockets import listen_all
+from trio_smtp.server.supervisor import Supervisor
+
+from .errors import RUNTIME, CommandError, reason_of
+from .output import LossyWriter
+
+__all__ = ["Address", "first_message", "place_of", "serve_all", "show", "supervise"]
+
+#: A Unix socket's path, or a host (None: all of this machine's) and a port.
+Address = str | tuple[str | None, int]
+
+# sys.stdout is looked up at each write: a program that runs the command may replace it.
+_stdout = LossyWriter(lambda: sys.stdout)
+#: What a client on this machine connects to where the server listens on every interface.
+_LOOPBACK: dict[str | None, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
+
+
+def show(text: str) -> None:
+    """Print a line at once, or drop it when stdout does not take it at once."""
+    _stdout.write(f"{text}\n")
+
+
+async def serve_all(
+    app: App, configs: Sequence[Config], what: str, *, serve: Callable[..., Awaitable[None]] = serve
+) -> int:
+    """Serve the App under every Config until signals end it.
+
+    Args:
+        app: The handlers.
+        configs: One for each listener.
+        what: The first line that is printed when all of them listen.
+        serve: Serves one listener, as `trio_smtp.serve` does.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CommandError: An address cannot be had; nothing is served.
+    """
+    group = _Group(len(configs))
+    failure: CommandError | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(group.obey_signals, nursery)
+        async with trio.open_nursery() as serving:
+            for config in configs:
+                try:
+                    group.servers.append(await serving.start(serve, app, config))
+                except (OSError, ValueError) as error:  # a ValueError: the host is no name
+                    failure = _cannot_listen(config, error)
+                    nursery.cancel_scope.cancel()
+                    break
+            else:
+                _announce([(server.config, _addresses_of(server)) for server in group.servers], what)
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return group.status
+
+
+class _Group:
+    """The servers of one process, and what signals do to them."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self.servers: list[SMTPServer] = []
+        #: The exit code.
+        self.status = 0
+
+    async def obey_signals(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
+        """Drain at the first signal, and cancel the nursery at the second one, or at the first while servers start."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            number = await self._next_but_hangups(signals)
+            if len(self.servers) == self._wanted:
+                _show_finishing()
+                for server in self.servers:
+                    server.drain()
+                number = await self._next_but_hangups(signals)
+            self.status = 128 + number
+            nursery.cancel_scope.cancel()
+
+    async def _next_but_hangups(self, signals: AsyncIterator[int]) -> int:
+        """The next signal that is not SIGHUP; at each SIGHUP the certificates are loaded anew."""
+        while (number := await anext(signals)) == signal.SIGHUP:
+            for server in self.servers:
+                await _load_anew(server)
+        return number
+
+
+async def _load_anew(server: SMTPServer) -> None:
+    from .certificates import reload_certificates
+
+    file = await reload_certificates(server)
+    if file is not None:
+        show(f"Loaded {file} anew")
+
+
+def supervise(app: App, configs: Sequence[Config], what: str, workers: int, *, system: System | None = None) -> int:
+    """Serve the App under every Config in several processes until signals end them.
+
+    Args:
+        app: The handlers.
+        configs: One for each listener.
+        what: The first line that is printed when all of them listen.
+        workers: How many processes serve.
+        system: Signals, processes and the time; None: the real ones.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CommandError: An address cannot be had; nothing is served.
+    """
+    servers = [SMTPServer(app, config) for config in configs]
+    listening = listen_all(servers, workers, explain=lambda server, error: _cannot_listen(server.config, error))
+
+    def started() -> None:
+        places = [
+            (each.server.config, _addresses(sock.getsockname() for sock in each.sockets[0])) for each in listening
+        ]
+        _announce(places, f"{what} ({workers} workers)")
+
+    return Supervisor(
+        listening, workers, started=started, draining=_show_finishing, reload=_load_anew, system=system
+    ).run()
+
+
+def _cannot_listen(config: Config, error: OSError | ValueError) -> CommandError:
+    place = place_of(config.unix_path or (config.host, config.port))
+    return CommandError(f"cannot listen on {place}: {reason_of(error)}", RUNTIME)
+
+
+def _show_finishing() -> None:
+    show("Finishing what is under way; a second signal stops at once.")
+
+
+def _announce(places: Sequence[tuple[Config, list[Address]]], what: str) -> None:
+    show(what)
+    for config, addresses in places:
+        tls = " (TLS)" if config.implicit_tls else " (STARTTLS)" if config.ssl_context else ""
+        for address in addresses:
+            show(f"Listening on {place_of(address)}{tls}")
+    config, addresses = places[0]
+    first = first_message(addresses[0], config)
+    if first is not None:
+        show(f"Send a first message:\n  {first}")
+
+
+def _addresses_of(server: SMTPServer) -> list[Address]:
+    return _addresses(
+        listener.socket.getsockname() for listener in server.listeners if isinstance(listener, trio.SocketListener)
+    )
+
+
+def _addresses(names: Iterable[Any]) -> list[Address]:
+    """The addresses of sockets, from what their getsockname() gives."""
+    return [str(Path(name).absolute()) if isinstance(name, str) else (name[0], name[1]) for name in names]
+
+
+def place_of(address: Address) -> str:
+    """The address as people write it, such as ``[::1]:25``."""
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"{f'[{host}]' if host and ':' in host else host or '*'}:{port}"
+
+
+def first_message(address: Address, config: Config) -> str | None:
+    """A shell command that sends a first message to a listener; None where smtplib cannot send one.
+
+    smtplib accepts every certificate by default, and only its LMTP client knows Unix sockets.
+    """
+    unix = isinstance(address, str)
+    if config.proxy_protocol or (unix and config.implicit_tls):
+        return None
+    client = "LMTP" if unix else "SMTP_SSL" if config.implicit_tls else "SMTP"
+    where = repr(address) if isinstance(address, str) else f"{_LOOPBACK.get(address[0], address[0])!r}, {address[1]}"
+    steps = [
+        "import smtplib",
+        f"c = smtplib.{client}({where})",
+        *([f"c.ehlo_msg = '{'lhlo' if config.lmtp else 'ehlo'}'"] if config.lmtp is not unix else []),
+        *(["c.starttls()"] if config.starttls_required else []),
+        *(["c.login('USER', 'PASSWORD')"] if config.auth_required else []),
+        r"c.sendmail('you@example.com', ['me@example.com'], 'Subject: Hello\n\nIt works.\n')",
+        "c.quit()",
+    ]
+    return f'{shlex.quote(sys.executable)} -c "{"; ".join(steps)}"'

@@ -1,0 +1,38 @@
+"""Text in parameters: xtext (RFC 3461 section 4), and keywords in upper case."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["decode_xtext", "upper_ascii"]
+
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
+
+
+def decode_xtext(value: str) -> str:
+    """Decode xtext; octets that are not ASCII are read as UTF-8.
+
+    Raises:
+        ValueError: The value is not xtext, or its octets are not UTF-8.
+
+    RFC: RFC 3461 section 4.
+    """
+    if not _XTEXT.fullmatch(value):
+        raise ValueError("not valid xtext")
+    if "+" not in value:
+        return value
+    try:
+        return _HEXCHAR.sub(lambda match: bytes.fromhex(match[0].replace("+", "")).decode(), value)
+    except UnicodeDecodeError:
+        raise ValueError("not valid xtext") from None
+
+
+def upper_ascii(value: str | bool) -> str:
+    """Put a parameter's value in upper case.
+
+    Returns:
+        ``""`` for a parameter without a value, and for a value that is not ASCII: the upper case of a dotless i is an
+        ASCII I, which would make a keyword of a word that is none.
+    """
+    return value.upper() if isinstance(value, str) and value.isascii() else ""
