@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_smtp import App, CloseContext, Config, SMTPServer
-from trio_smtp.net.transport import Outbox, SocketTransport, farewell
+from trio_smtp.net.closing import linger
+from trio_smtp.net.transport import Outbox, SocketTransport
 
 Pair = tuple[SocketTransport, socket.socket]
 
@@ -298,11 +299,11 @@ async def test_a_client_that_reads_late_gets_every_reply(mock_clock: MockClock) 
         assert reasons == []
 
 
-async def test_farewell_sends_the_last_reply() -> None:
+async def test_linger_sends_the_last_reply() -> None:
     with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
         await ours.send_all(b"221 Bye\r\n")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(farewell, ours)
+            nursery.start_soon(linger, ours)
             await wait_all_tasks_blocked()
             assert arrived(client) == b"221 Bye\r\n"
             client.close()

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-__all__ = ["FAREWELL_SECONDS", "Outbox", "SocketTransport", "accept_sockets", "close_now", "farewell"]
+__all__ = ["Outbox", "SocketTransport", "accept_sockets"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -42,9 +42,6 @@ _EXHAUSTED_PAUSE = 0.1
 _MAX_SOON = 16_384
 #: What a socket did not take then is tried again after so many seconds.
 _RETRY_PAUSE = 0.1
-#: What is read and dropped after the last words, in octets and for how many seconds.
-_FAREWELL_OCTETS = 65_536
-FAREWELL_SECONDS = 1.0
 
 
 class SocketTransport(trio.abc.HalfCloseableStream):
@@ -297,37 +294,3 @@ async def accept_sockets(
                 start(SocketTransport(sock, outbox))
     finally:
         acceptor.detach()
-
-
-async def farewell(stream: trio.abc.Stream) -> None:
-    """Say that nothing more will be sent, and drop what still comes; the caller sees to `FAREWELL_SECONDS`.
-
-    Closing with unread input would reset the connection, and the reset can overtake the last reply.
-    """
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        if isinstance(stream, trio.SSLStream):
-            stream = await _end_tls(stream)
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
-        dropped = 0
-        while dropped < _FAREWELL_OCTETS:
-            data = await stream.receive_some(16_384)
-            if not data:
-                break
-            dropped += len(data)
-
-
-async def _end_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
-    """Exchange close_notify; returns the stream below, which may have more input that is not read."""
-    below = stream.transport_stream
-    with suppress(trio.BrokenResourceError):  # the client sent something else, which nobody reads any more
-        await stream.unwrap()
-    return below
-
-
-async def close_now(stream: trio.abc.Stream) -> None:
-    """Close without waiting for anything (SSLStream's own aclose might wait for a handshake)."""
-    if isinstance(stream, SocketTransport):
-        stream.close()
-    else:
-        await trio.aclose_forcefully(stream)

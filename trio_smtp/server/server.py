@@ -25,7 +25,8 @@ from trio_smtp.connection.watch import Watch
 from trio_smtp.connection.wire import host_key
 from trio_smtp.dialogue.capabilities import Offer, trusts
 from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
-from trio_smtp.net.transport import FAREWELL_SECONDS, Outbox, SocketTransport, accept_sockets, close_now, farewell
+from trio_smtp.net.closing import LINGER_SECONDS, close, linger
+from trio_smtp.net.transport import Outbox, SocketTransport, accept_sockets
 from trio_smtp.net.unix import open_unix_listener, remove_socket_file
 from trio_smtp.protocol.replies import Reply
 
@@ -344,14 +345,14 @@ class SMTPServer:
                 self.stats.replies[refusal.code] += 1
                 with trio.move_on_after(_REFUSAL_LIMIT) as limit:
                     await stream.send_all(refusal.encode())
-                    limit.deadline = trio.current_time() + FAREWELL_SECONDS
-                    await farewell(stream)
+                    limit.deadline = trio.current_time() + LINGER_SECONDS
+                    await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # nobody there to be refused
         finally:
             self._refusals -= 1
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
-                await close_now(stream)
+                await close(stream)
 
 
 async def _accept(
