@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +13,18 @@ import pytest
 import trio
 import trio.testing
 
-from trio_smtp.net import transport
-from trio_smtp.net.transport import SocketTransport, accept_sockets
+from trio_smtp.net.accepting import accept
+from trio_smtp.net.transport import Outbox, SocketTransport
+
+
+def noted(accepted: list[SocketTransport]) -> Callable[[trio.abc.Stream], None]:
+    """Puts each new connection into the list."""
+
+    def note(stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, SocketTransport)
+        accepted.append(stream)
+
+    return note
 
 
 @asynccontextmanager
@@ -23,7 +33,7 @@ async def accepting() -> AsyncIterator[tuple[list[SocketTransport], trio.SocketL
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     accepted: list[SocketTransport] = []
     async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(accept_sockets, listener, accepted.append)
+        nursery.start_soon(accept, listener, noted(accepted), Outbox())
         await trio.testing.wait_all_tasks_blocked()
         try:
             yield accepted, listener
@@ -133,7 +143,8 @@ async def test_accepting_pauses_when_descriptors_run_out_and_goes_on(
         await trio.testing.wait_all_tasks_blocked()
         assert len(accepted) == 2
         close_all(clients)
-    assert [(r.levelno, "accepting pauses" in r.getMessage()) for r in caplog.records] == [(logging.ERROR, True)]
+    complaint = f"accepting pauses for 0.1 s: {errno.errorcode[code]}"
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.ERROR, complaint)]
 
 
 async def test_an_error_of_the_listener_itself_is_raised(accepts: Accepts) -> None:
@@ -142,7 +153,7 @@ async def test_an_error_of_the_listener_itself_is_raised(accepts: Accepts) -> No
         accepts.errors = [errno.EINVAL]
         clients = connect(listener, 1)
         with pytest.raises(OSError, match="EINVAL"):
-            await accept_sockets(listener, lambda stream: None)
+            await accept(listener, noted([]), Outbox())
         # The descriptor is the listener's still.
         assert listener.socket.getsockname()[1] > 0
         close_all(clients)
@@ -155,7 +166,7 @@ async def test_unix_listeners_too(tmp_path: Path) -> None:
     accepted: list[SocketTransport] = []
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
     async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(accept_sockets, listener, accepted.append)
+        nursery.start_soon(accept, listener, noted(accepted), Outbox())
         client = socket.socket(socket.AF_UNIX)
         client.connect(listener.socket.getsockname())
         await trio.testing.wait_all_tasks_blocked()
@@ -165,5 +176,44 @@ async def test_unix_listeners_too(tmp_path: Path) -> None:
     client.close()
 
 
-def test_the_errors_that_are_passed_over_are_not_those_that_pause() -> None:
-    assert not transport._IGNORABLE & transport._EXHAUSTED
+async def test_a_listener_that_is_closed_meanwhile_ends_the_loop() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await accept(listener, noted([]), Outbox())
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+class Listener(trio.abc.Listener[trio.abc.Stream]):
+    """Not trio's: gives each of its streams, and raises each of its errors."""
+
+    def __init__(self, *outcomes: trio.abc.Stream | OSError) -> None:
+        self.outcomes = list(outcomes)
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_any_other_listener_pauses_and_goes_on_too(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    listener = Listener(OSError(errno.EMFILE, "no descriptors"), ours, OSError(errno.EINVAL, "broken"))
+    accepted: list[trio.abc.Stream] = []
+    with pytest.raises(OSError, match="broken"):
+        await accept(listener, accepted.append, Outbox())
+    assert accepted == [ours]
+    assert trio.current_time() == 0.1
+    assert [r.getMessage() for r in caplog.records] == ["accepting pauses: no descriptors"]

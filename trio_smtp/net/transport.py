@@ -12,8 +12,6 @@ after the other, most have not had the time to.
 
 from __future__ import annotations
 
-import errno
-import logging
 import operator
 import socket
 from collections.abc import Callable, Iterator
@@ -21,23 +19,8 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-__all__ = ["Outbox", "SocketTransport", "accept_sockets"]
+__all__ = ["Outbox", "SocketTransport"]
 
-logger: logging.Logger = logging.getLogger("trio_smtp")
-
-#: Connections accepted in one go, before others get their turn.
-_ACCEPT_BATCH = 16
-#: The listener is fine, this connection is not (accept(2); trio ignores the same).
-_IGNORABLE = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
-        "EOPNOTSUPP", "ENETUNREACH", "ENOSYS", "ESOCKTNOSUPPORT", "EPFNOSUPPORT", "EAFNOSUPPORT", "ECONNRESET",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_EXHAUSTED_PAUSE = 0.1
 #: The most octets that wait for the end of a pass.
 _MAX_SOON = 16_384
 #: What a socket did not take then is tried again after so many seconds.
@@ -254,43 +237,3 @@ class Outbox(trio.abc.Instrument):
                 if transport.push():
                     transport.stuck_since = None
                     self._stuck.discard(transport)
-
-
-async def accept_sockets(
-    listener: trio.SocketListener, start: Callable[[SocketTransport], None], outbox: Outbox | None = None
-) -> None:
-    """Accept connections for ever, in batches.
-
-    Args:
-        listener: Its sockets are accepted from here, not through it; it stays the owner of its socket.
-        start: Called with each new connection; must not block.
-        outbox: For the connections.
-
-    Error handling: a connection that was gone before it was accepted is ignored; when descriptors or memory run
-    out, accepting pauses and goes on.
-    """
-    if listener.socket.family in (socket.AF_INET, socket.AF_INET6):
-        # Accepted sockets inherit it, which saves a system call for each.
-        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A second object for the same descriptor: trio's accept() takes a pass of the scheduler for each connection.
-    acceptor = socket.socket(fileno=listener.socket.fileno())
-    acceptor.setblocking(False)  # with socket.setdefaulttimeout() it would wait, and everything with it
-    try:
-        while True:
-            await trio.lowlevel.wait_readable(listener.socket)
-            for _ in range(_ACCEPT_BATCH):
-                try:
-                    sock, _address = acceptor.accept()
-                except BlockingIOError:
-                    break
-                except OSError as exc:
-                    if exc.errno in _EXHAUSTED:
-                        logger.error("accepting pauses for %s s: %s", _EXHAUSTED_PAUSE, exc.strerror)
-                        await trio.sleep(_EXHAUSTED_PAUSE)
-                        break
-                    if exc.errno not in _IGNORABLE:
-                        raise
-                    continue
-                start(SocketTransport(sock, outbox))
-    finally:
-        acceptor.detach()

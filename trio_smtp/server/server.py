@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
 import os
@@ -25,8 +24,9 @@ from trio_smtp.connection.watch import Watch
 from trio_smtp.connection.wire import host_key
 from trio_smtp.dialogue.capabilities import Offer, trusts
 from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
+from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
-from trio_smtp.net.transport import Outbox, SocketTransport, accept_sockets
+from trio_smtp.net.transport import Outbox, SocketTransport
 from trio_smtp.net.unix import open_unix_listener, remove_socket_file
 from trio_smtp.protocol.replies import Reply
 
@@ -220,7 +220,7 @@ class SMTPServer:
                     with self._accepting_scope():
                         async with trio.open_nursery() as acceptors:
                             for listener in listeners:
-                                acceptors.start_soon(_accept, listener, start, outbox)
+                                acceptors.start_soon(accept, listener, start, outbox)
                             task_status.started(list(listeners))  # type: ignore[arg-type]
                     await self._close_listeners(listeners)
         finally:
@@ -353,23 +353,6 @@ class SMTPServer:
             self._refusals -= 1
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
                 await close(stream)
-
-
-async def _accept(
-    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], None], outbox: Outbox
-) -> None:
-    if isinstance(listener, trio.SocketListener):
-        await accept_sockets(listener, start, outbox)
-    while True:
-        try:
-            stream = await listener.accept()
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                raise
-            logger.error("accepting pauses: %s", exc.strerror)
-            await trio.sleep(0.1)
-        else:
-            start(stream)
 
 
 def _canonical(address: str) -> str:
