@@ -26,7 +26,8 @@ from trio_smtp.dialogue.capabilities import Offer, trusts
 from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
-from trio_smtp.net.transport import Outbox, SocketTransport
+from trio_smtp.net.endpoints import endpoints_of
+from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import open_unix_listener, remove_socket_file
 from trio_smtp.protocol.replies import Reply
 
@@ -366,18 +367,13 @@ def _canonical(address: str) -> str:
 def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
     """A session that knows who is at the other end, where the stream does."""
     session = Session(lmtp=lmtp)
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if isinstance(stream, (SocketTransport, trio.SocketStream)):
-        try:
-            remote, local = stream.socket.getpeername(), stream.socket.getsockname()
-        except OSError:
-            return session  # gone already; the first receive will say so
-        if isinstance(remote, tuple):
-            session.remote_address, session.remote_port = _canonical(remote[0]), remote[1]
-            session.local_address, session.local_port = _canonical(local[0]), local[1]
-            session.original_peer = session.remote_address, session.remote_port
-            session.client_hostname = f"[{session.remote_address}]"
+    ends = endpoints_of(stream)
+    if ends.remote is not None:
+        session.remote_address, session.remote_port = _canonical(ends.remote[0]), ends.remote[1]
+        session.original_peer = session.remote_address, session.remote_port
+        session.client_hostname = f"[{session.remote_address}]"
+    if ends.local is not None:
+        session.local_address, session.local_port = _canonical(ends.local[0]), ends.local[1]
     return session
 
 
