@@ -11,29 +11,15 @@ import trio.testing
 
 from tests.socket_support import needs_ipv6
 from tests.transport_support import pair
-from trio_smtp.net.endpoints import Endpoints, endpoints_of
+from trio_smtp.net.endpoints import Endpoints, PlacedStream, endpoints_of
 from trio_smtp.net.transport import SocketTransport
 
 SOMEWHERE = Endpoints(("192.0.2.1", 4711), ("198.51.100.1", 25))
 
 
-class Placed(trio.abc.Stream):
+def placed(endpoints: Endpoints) -> PlacedStream:
     """A stream that names its endpoints itself."""
-
-    def __init__(self, endpoints: object) -> None:
-        self.endpoints = endpoints
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise AssertionError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise AssertionError
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise AssertionError
-
-    async def aclose(self) -> None:
-        raise AssertionError
+    return PlacedStream(trio.testing.memory_stream_pair()[0], endpoints)
 
 
 async def test_a_transport() -> None:
@@ -73,9 +59,22 @@ async def test_below_any_number_of_tls_streams(server_ssl_context: ssl.SSLContex
 
 
 async def test_what_a_stream_says_of_itself_counts_first(server_ssl_context: ssl.SSLContext) -> None:
-    assert endpoints_of(Placed(SOMEWHERE)) == SOMEWHERE
-    assert endpoints_of(Placed("nowhere")) == Endpoints()
-    assert endpoints_of(trio.SSLStream(Placed(SOMEWHERE), server_ssl_context, server_side=True)) == SOMEWHERE
+    assert endpoints_of(placed(SOMEWHERE)) == SOMEWHERE
+    assert endpoints_of(trio.SSLStream(placed(SOMEWHERE), server_ssl_context, server_side=True)) == SOMEWHERE
+
+
+async def test_an_attribute_that_only_has_the_name_does_not_count() -> None:
+    stream = placed(SOMEWHERE)
+    stream.endpoints = "elsewhere"  # type: ignore[assignment]
+    assert endpoints_of(stream) == Endpoints()
+
+
+async def test_a_placed_stream_keeps_the_rules_of_trios_streams() -> None:
+    async def make() -> tuple[PlacedStream, PlacedStream]:
+        ours, theirs = trio.testing.memory_stream_pair()
+        return PlacedStream(ours, SOMEWHERE), PlacedStream(theirs, SOMEWHERE)
+
+    await trio.testing.check_half_closeable_stream(make, None)
 
 
 async def test_unix_and_memory_streams_have_none() -> None:

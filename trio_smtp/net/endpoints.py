@@ -9,7 +9,7 @@ import trio
 
 from .transport import SocketTransport
 
-__all__ = ["Endpoints", "endpoints_of"]
+__all__ = ["Endpoints", "PlacedStream", "endpoints_of"]
 
 _IP = frozenset({socket.AF_INET, socket.AF_INET6})
 
@@ -49,3 +49,36 @@ def endpoints_of(stream: trio.abc.Stream) -> Endpoints:
             return Endpoints()
         return Endpoints((remote[0], remote[1]), (local[0], local[1]))
     return Endpoints()
+
+
+class PlacedStream(trio.abc.HalfCloseableStream):
+    """Gives endpoints to a stream that has none of its own, such as one in memory.
+
+    Args:
+        stream: The stream below.
+        endpoints: What `endpoints_of` says of it.
+    """
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, endpoints: Endpoints) -> None:
+        self._stream = stream
+        self.endpoints: Endpoints = endpoints
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See `trio.abc.ReceiveStream`."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """See `trio.abc.HalfCloseableStream`."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """See `trio.abc.AsyncResource`."""
+        await self._stream.aclose()
