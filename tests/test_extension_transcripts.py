@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import trio.testing
 
-from trio_smtp import App, DataContext, RcptToContext, Session
-from trio_smtp.server import server
+from trio_smtp import App, DataContext, RcptToContext
 from trio_smtp.testing import Cut, play
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -47,15 +46,8 @@ def config_of(transcript: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cut", ["whole", "line", "octet", "random"])
 @pytest.mark.parametrize("name", ["lmtp", "bdat", "dsn", "xclient", "xforward", "limits"])
-async def test_transcript(
-    name: str, cut: Cut, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_transcript(name: str, cut: Cut, autojump_clock: trio.testing.MockClock) -> None:
     transcript = (TRANSCRIPTS / f"{name}.txt").read_text()
     peer = re.search(r"^# Peer: (.*)$", transcript, re.MULTILINE)
-    if peer is not None:
-
-        def session_of(_: object, *, lmtp: bool) -> Session:
-            return Session(lmtp=lmtp, remote_address=peer[1], remote_port=4711, client_hostname=f"[{peer[1]}]")
-
-        monkeypatch.setattr(server, "_session_of", session_of)
-    await play(make_app(), transcript, cut=cut, seed=9422, **config_of(transcript))
+    address = None if peer is None else (peer[1], 4711)
+    await play(make_app(), transcript, cut=cut, seed=9422, peer=address, **config_of(transcript))

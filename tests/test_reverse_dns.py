@@ -62,7 +62,7 @@ def use(resolver: Resolver) -> None:
     trio.socket.set_custom_hostname_resolver(resolver)
 
 
-async def look_up(monkeypatch: pytest.MonkeyPatch, address: str | None = PROXY, **fields: Any) -> Session:
+async def look_up(address: str | None = PROXY, **fields: Any) -> Session:
     """Connect; returns the session as `on_connect` saw it."""
     app, _ = mail_app()
     seen: list[Session] = []
@@ -71,7 +71,7 @@ async def look_up(monkeypatch: pytest.MonkeyPatch, address: str | None = PROXY, 
     async def note(ctx: ConnectContext) -> None:
         seen.append(ctx.session)
 
-    async with front(app, monkeypatch, **{"reverse_dns": True} | fields) as there:
+    async with front(app, **{"reverse_dns": True} | fields) as there:
         client = await there.connect(address)
         assert (await client.read_reply()).code == 220
     return seen[0]
@@ -81,28 +81,26 @@ def found(session: Session) -> tuple[str, bool]:
     return session.client_hostname, session.client_hostname_verified
 
 
-async def test_a_name_that_leads_back(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_leads_back(resolver: Resolver) -> None:
     use(resolver)
     resolver.names[PROXY] = "mail.example.com"
     resolver.addresses["mail.example.com"] = ["203.0.113.1", PROXY]
-    assert found(await look_up(monkeypatch)) == ("mail.example.com", True)
+    assert found(await look_up()) == ("mail.example.com", True)
     assert resolver.asked == [PROXY, "mail.example.com"]
 
 
 @pytest.mark.parametrize("addresses", [None, [], ["203.0.113.1"]])
-async def test_a_name_that_does_not_lead_back(
-    addresses: list[str] | None, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_name_that_does_not_lead_back(addresses: list[str] | None, resolver: Resolver) -> None:
     use(resolver)
     resolver.names[PROXY] = "mail.example.com"
     if addresses is not None:
         resolver.addresses["mail.example.com"] = addresses
-    assert found(await look_up(monkeypatch)) == ("mail.example.com", False)
+    assert found(await look_up()) == ("mail.example.com", False)
 
 
-async def test_no_name(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_name(resolver: Resolver) -> None:
     use(resolver)
-    assert found(await look_up(monkeypatch)) == (f"[{PROXY}]", False)
+    assert found(await look_up()) == (f"[{PROXY}]", False)
 
 
 @pytest.mark.parametrize(
@@ -122,43 +120,43 @@ async def test_no_name(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> N
         "a" * 256,
     ],
 )
-async def test_what_is_no_name_is_not_believed(name: str, resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_no_name_is_not_believed(name: str, resolver: Resolver) -> None:
     use(resolver)
     resolver.names[PROXY] = name
-    assert found(await look_up(monkeypatch)) == (f"[{PROXY}]", False)
+    assert found(await look_up()) == (f"[{PROXY}]", False)
     assert resolver.asked == [PROXY]
 
 
 @pytest.mark.parametrize("name", ["mail-1.example.com", "a_b.example", "mail.example.com.", "4.3.2.1.dsl.example", "x"])
-async def test_names_of_every_kind(name: str, resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_of_every_kind(name: str, resolver: Resolver) -> None:
     use(resolver)
     resolver.names[PROXY] = name
     resolver.addresses[name] = [PROXY]
-    assert found(await look_up(monkeypatch)) == (name, True)
+    assert found(await look_up()) == (name, True)
 
 
-async def test_a_label_that_is_too_long_is_no_crash(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_label_that_is_too_long_is_no_crash(resolver: Resolver) -> None:
     """The codec that names pass through refuses it in a way of its own."""
     use(resolver)
     resolver.names[PROXY] = "a" * 64 + ".example"
     resolver.addresses["a" * 64 + ".example"] = [PROXY]
-    name, _ = found(await look_up(monkeypatch))
+    name, _ = found(await look_up())
     assert name == "a" * 64 + ".example"
 
 
-async def test_off_nobody_is_asked(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_off_nobody_is_asked(resolver: Resolver) -> None:
     use(resolver)
-    assert found(await look_up(monkeypatch, reverse_dns=False)) == (f"[{PROXY}]", False)
-    assert found(await look_up(monkeypatch, None)) == ("unknown", False)
+    assert found(await look_up(reverse_dns=False)) == (f"[{PROXY}]", False)
+    assert found(await look_up(None)) == ("unknown", False)
     assert resolver.asked == []
 
 
-async def test_the_address_behind_a_proxy_is_looked_up(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_address_behind_a_proxy_is_looked_up(resolver: Resolver) -> None:
     use(resolver)
     resolver.names["203.0.113.9"] = "client.example"
     resolver.addresses["client.example"] = ["203.0.113.9"]
     app, _ = mail_app()
-    async with front(app, monkeypatch, reverse_dns=True, proxy_protocol=["192.0.2.0/24"]) as there:
+    async with front(app, reverse_dns=True, proxy_protocol=["192.0.2.0/24"]) as there:
         client = await there.connect(first=b"PROXY TCP4 203.0.113.9 198.51.100.1 1 25\r\n")
         assert (await client.read_reply()).code == 220
         assert found(client.session) == ("client.example", True)
@@ -170,7 +168,6 @@ async def test_it_never_takes_longer_than_its_time(
     delay: float,
     name: str,
     resolver: Resolver,
-    monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     use(resolver)
@@ -178,25 +175,23 @@ async def test_it_never_takes_longer_than_its_time(
     resolver.addresses["mail.example.com"] = [PROXY]
     resolver.delay = delay  # of each of the two look-ups
     watch = Stopwatch()
-    session = await look_up(monkeypatch, reverse_dns_timeout=1.5, command_timeout=1)
+    session = await look_up(reverse_dns_timeout=1.5, command_timeout=1)
     assert 1.5 <= watch.seconds <= 1.6
     # A name that was found in time is kept; what could not be confirmed in time is not verified.
     assert found(session) == (name, False)
 
 
-async def test_both_in_time(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_both_in_time(resolver: Resolver, autojump_clock: trio.testing.MockClock) -> None:
     use(resolver)
     resolver.names[PROXY] = "mail.example.com"
     resolver.addresses["mail.example.com"] = [PROXY]
     resolver.delay = 0.7
-    assert found(await look_up(monkeypatch)) == ("mail.example.com", True)
+    assert found(await look_up()) == ("mail.example.com", True)
 
 
-async def test_the_resolver_stays_set(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_resolver_stays_set(resolver: Resolver) -> None:
     use(resolver)
-    await look_up(monkeypatch)
+    await look_up()
     assert trio.socket.set_custom_hostname_resolver(None) is resolver
 
 
@@ -240,7 +235,7 @@ async def test_the_systems_resolver(
 ) -> None:
     names = {} if name is None else {PROXY: name}
     threads = fake_system(monkeypatch, names, {"mail.example": PROXY, "other.example": "203.0.113.1"})
-    assert found(await look_up(monkeypatch, reverse_dns_timeout=60)) == expected
+    assert found(await look_up(reverse_dns_timeout=60)) == expected
     assert len(threads) == (1 if name is None else 2)
     assert threading.current_thread().name not in threads
 
@@ -260,7 +255,7 @@ async def test_its_threads_are_apart_from_everybody_elses(monkeypatch: pytest.Mo
     default = trio.to_thread.current_default_thread_limiter()
     app, _ = mail_app()
     try:
-        async with front(app, monkeypatch, reverse_dns=True, reverse_dns_timeout=0.05) as there:
+        async with front(app, reverse_dns=True, reverse_dns_timeout=0.05) as there:
             for _ in range(4):  # twice as many as there are threads
                 client = await there.connect()
                 assert (await client.read_reply()).code == 220
