@@ -19,7 +19,6 @@ from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
-from trio_smtp.connection.handshake import watch_server_name
 from trio_smtp.connection.watch import Watch
 from trio_smtp.connection.wire import host_key
 from trio_smtp.dialogue.capabilities import Offer, trusts
@@ -27,6 +26,7 @@ from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
+from trio_smtp.net.server_names import note_server_names
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import open_unix_listener, remove_socket_file
 from trio_smtp.protocol.replies import Reply
@@ -119,7 +119,7 @@ class SMTPServer:
             raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
         if self.config.ssl_context is None:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
-        watch_server_name(ssl_context)
+        note_server_names(ssl_context)
         self.ssl_context = ssl_context
 
     # Serving
