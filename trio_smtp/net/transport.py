@@ -84,13 +84,20 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 wait, earlier octets are stuck, or `send_eof` was called.
         """
         outbox = self._outbox
-        if outbox is None or not outbox.working or self.stuck_since is not None or self._eof_sent:
+        if (
+            outbox is None
+            or not outbox.working
+            or self.stuck_since is not None
+            or len(data) > _MAX_SOON
+            or self._eof_sent
+        ):
             return False
-        waiting = self._waiting
-        if len(waiting) + len(data) > _MAX_SOON:
-            return False
-        self._waiting = waiting + data
-        if not waiting:
+        if self._waiting:
+            if len(self._waiting) + len(data) > _MAX_SOON:
+                return False
+            self._waiting += data
+        else:
+            self._waiting = data
             outbox.add(self)
         return True
 
