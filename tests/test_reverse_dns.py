@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import trio.testing
 from tests.peer_support import PROXY, front
 from tests.support import Stopwatch, mail_app
 from trio_smtp import ConnectContext, Session
-from trio_smtp.dialogue import front_ends as peers
+from trio_smtp.net.reverse_dns import leads_back, name_of
 
 Address = tuple[Any, ...]
 
@@ -240,40 +241,90 @@ async def test_the_systems_resolver(
     assert threading.current_thread().name not in threads
 
 
-async def test_its_threads_are_apart_from_everybody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All its threads hang, and neither deliveries nor further clients are held up."""
-    release = threading.Event()
-    hanging = threading.Semaphore(0)
+class Hanging:
+    """The system's resolver hangs in every look-up until it is released, and then knows no name."""
 
-    def hang(sockaddr: Address, flags: int) -> tuple[str, str]:
-        hanging.release()
-        assert release.wait(60)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release = threading.Event()
+        self._look_ups = threading.Semaphore(0)
+        monkeypatch.setattr(socket, "getnameinfo", self._hang)
+
+    def _hang(self, sockaddr: Address, flags: int) -> tuple[str, str]:
+        self._look_ups.release()
+        assert self.release.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "too late")
 
-    monkeypatch.setattr(socket, "getnameinfo", hang)
-    monkeypatch.setattr(peers, "_RESOLVER_THREADS", 2)
-    default = trio.to_thread.current_default_thread_limiter()
+    def begun(self) -> int:
+        """How many look-ups have begun since this was asked last."""
+        count = 0
+        while self._look_ups.acquire(blocking=False):
+            count += 1
+        return count
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """Released in any case when the test ends."""
+    there = Hanging(monkeypatch)
+    yield there
+    there.release.set()
+
+
+async def give_up(looks: int) -> None:
+    """Look up so many addresses at once, and give up soon."""
+    with trio.move_on_after(0.1):
+        async with trio.open_nursery() as nursery:
+            for _ in range(looks):
+                nursery.start_soon(name_of, PROXY)
+
+
+async def test_its_threads_are_apart_from_everybody_elses(hanging: Hanging) -> None:
+    """All its threads hang, and neither deliveries nor further clients are held up."""
     app, _ = mail_app()
-    try:
-        async with front(app, reverse_dns=True, reverse_dns_timeout=0.05) as there:
-            for _ in range(4):  # twice as many as there are threads
-                client = await there.connect()
-                assert (await client.read_reply()).code == 220
-                assert client.session.client_hostname == f"[{PROXY}]"
-            assert default.borrowed_tokens == 0
-            assert await trio.to_thread.run_sync(lambda: "a delivery") == "a delivery"
-            assert hanging.acquire(blocking=False)
-            assert hanging.acquire(blocking=False)
-            assert not hanging.acquire(blocking=False)
-            limiter = peers._resolver_threads.get()
-            assert (limiter.total_tokens, limiter.borrowed_tokens) == (2, 2)
-    finally:
-        release.set()
-    with trio.fail_after(60):  # the threads give their places back when they end
-        for place in range(2):
-            await limiter.acquire_on_behalf_of(place)
+    async with front(app, reverse_dns=True, reverse_dns_timeout=0.1) as there:
+        clients = [await there.connect() for _ in range(15)]
+        for client in clients:
+            assert (await client.read_reply()).code == 220
+        assert {session.client_hostname for session in there.server.sessions} == {f"[{PROXY}]"}
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        assert await trio.to_thread.run_sync(lambda: "a delivery") == "a delivery"
+        assert hanging.begun() == 10
 
 
-async def test_each_run_has_threads_of_its_own() -> None:
-    with pytest.raises(LookupError):
-        peers._resolver_threads.get()
+async def test_a_thread_can_be_used_again_when_its_look_up_has_ended(hanging: Hanging) -> None:
+    await give_up(20)
+    assert hanging.begun() == 10
+    await give_up(5)
+    assert hanging.begun() == 0
+    hanging.release.set()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(name_of, PROXY)
+    assert hanging.begun() == 20
+
+
+def test_each_run_has_threads_of_its_own(hanging: Hanging) -> None:
+    trio.run(give_up, 20)
+    assert hanging.begun() == 10
+    trio.run(give_up, 1)
+    assert hanging.begun() == 1
+
+
+# --- The two look-ups by themselves ---
+
+
+async def test_name_of(resolver: Resolver) -> None:
+    use(resolver)
+    resolver.names |= {"192.0.2.1": "mail.example.com", "2001:db8::1": "a b"}
+    assert await name_of("192.0.2.1") == "mail.example.com"
+    assert await name_of("2001:db8::1") is None
+    assert await name_of("192.0.2.2") is None
+
+
+async def test_leads_back(resolver: Resolver) -> None:
+    use(resolver)
+    resolver.addresses["mail.example.com"] = ["192.0.2.1", "2001:db8::1"]
+    assert await leads_back("mail.example.com", "2001:db8::1")
+    assert not await leads_back("mail.example.com", "192.0.2.2")
+    assert not await leads_back("unknown.example.com", "192.0.2.1")
