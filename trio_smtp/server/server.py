@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
 from trio_smtp.net.server_names import note_server_names
 from trio_smtp.net.transport import Outbox
-from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.replies import Reply
 
 __all__ = ["SMTPServer", "serve"]
@@ -77,7 +76,7 @@ class SMTPServer:
         if config.ssl_context is not None:
             self.reload_tls(config.ssl_context)
         self._connections: set[Connection] = set()
-        self._socket_files: dict[object, tuple[str, tuple[int, int]]] = {}
+        self._socket_files: dict[object, UnixFile] = {}
         self._hosts: Counter[str] = Counter()
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
@@ -196,9 +195,8 @@ class SMTPServer:
         if path is None:
             raise ValueError("path: neither given nor in the Config (unix_path)")
         mode = config.unix_mode if mode is None else mode
-        listener = open_unix_listener(path, mode=mode, backlog=config.backlog)
-        found = os.lstat(path)
-        self._socket_files[listener] = str(path), (found.st_dev, found.st_ino)
+        listener, file = open_unix_listener(path, mode=mode, backlog=config.backlog)
+        self._socket_files[listener] = file
         return listener
 
     async def serve_listeners(
@@ -245,7 +243,7 @@ class SMTPServer:
                 self.listeners.remove(listener)
                 await trio.aclose_forcefully(listener)
                 if listener in self._socket_files:
-                    remove_socket_file(*self._socket_files.pop(listener))
+                    self._socket_files.pop(listener).remove()
 
     async def serve_stream(
         self, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.values import ShowsFields
 
 from .server import SMTPServer
@@ -29,12 +28,12 @@ class Listening(ShowsFields):
     Attributes:
         server: What serves them.
         sockets: Those of each worker; one socket may be all workers'.
-        file: The Unix socket's path, device and inode, where there is one to remove at the end.
+        file: The Unix socket's file, where there is one to remove at the end.
     """
 
     server: SMTPServer
     sockets: Sequence[Sequence[socket.socket]]
-    file: tuple[str, tuple[int, int]] | None = None
+    file: UnixFile | None = None
 
     def close(self) -> None:
         """Close them all; more than once is fine."""
@@ -43,7 +42,7 @@ class Listening(ShowsFields):
                 sock.close()
         if self.file is not None:
             # Once: another server may have a file there by now, with the same inode even.
-            remove_socket_file(*self.file)
+            self.file.remove()
             self.file = None
 
 
@@ -56,10 +55,9 @@ def listen(server: SMTPServer, workers: int) -> Listening:
     """
     config = server.config
     if config.unix_path is not None:
-        listener = open_unix_listener(config.unix_path, mode=config.unix_mode, backlog=config.backlog)
-        found = os.lstat(config.unix_path)
+        listener, file = open_unix_listener(config.unix_path, mode=config.unix_mode, backlog=config.backlog)
         only = socket.socket(fileno=listener.socket.detach())
-        return Listening(server, [[only]] * workers, (config.unix_path, (found.st_dev, found.st_ino)))
+        return Listening(server, [[only]] * workers, file)
     found_addresses = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     unsupported: OSError | None = None
