@@ -23,8 +23,8 @@ import trio
 import trio.testing
 
 from tests.hostile.support import by_octet, run, watched_log
-from tests.peer_support import comes_from
 from trio_smtp import App, Config, SMTPServer
+from trio_smtp.net.endpoints import Endpoints, PlacedStream
 
 __all__ = ["HANDSHAKE", "RECORDING", "Case", "compare", "observed", "recorded", "write"]
 
@@ -76,6 +76,9 @@ async def _exchange(case: Case, cut: str) -> bytes:
     """All that the server said to the client of a case; virtual time passes where the server waits for something."""
     server = SMTPServer(case.app(), case.config)
     ours, theirs = trio.testing.memory_stream_pair()
+    there: trio.abc.Stream = theirs
+    if case.peer is not None:
+        there = PlacedStream(theirs, Endpoints((case.peer, 4711)))
     stream: trio.abc.Stream = ours
     said = bytearray()
     sections: list[list[bytes]] = [[]]
@@ -84,24 +87,23 @@ async def _exchange(case: Case, cut: str) -> bytes:
             sections.append([])
         else:
             sections[-1].append(turn)
-    with comes_from(case.peer):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve_stream, theirs)
-            await trio.testing.wait_all_tasks_blocked()
-            try:
-                for number, turns in enumerate(sections):
-                    if number:
-                        stream = await _shake_hands(stream, said)
-                    for segment in _CUTS[cut](tuple(turns)):
-                        await stream.send_all(segment)
-                        await trio.testing.wait_all_tasks_blocked()
-                if not case.silent and stream is ours:
-                    await ours.send_eof()
-            except trio.BrokenResourceError:
-                pass  # the server has heard enough
-            while data := await stream.receive_some(65_536):
-                said += data
-            await trio.aclose_forcefully(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, there)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            for number, turns in enumerate(sections):
+                if number:
+                    stream = await _shake_hands(stream, said)
+                for segment in _CUTS[cut](tuple(turns)):
+                    await stream.send_all(segment)
+                    await trio.testing.wait_all_tasks_blocked()
+            if not case.silent and stream is ours:
+                await ours.send_eof()
+        except trio.BrokenResourceError:
+            pass  # the server has heard enough
+        while data := await stream.receive_some(65_536):
+            said += data
+        await trio.aclose_forcefully(stream)
     return bytes(said)
 
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_smtp import App, CloseContext, Config, SMTPServer
-from trio_smtp.net.transport import Outbox, SocketTransport, farewell
+from trio_smtp.net.closing import linger
+from trio_smtp.net.transport import Outbox, SocketTransport
 
-Pair = tuple[SocketTransport, socket.socket]
+Pair = tuple["Counting", socket.socket]
+
+
+class Counting(SocketTransport):
+    """Counts how often the outbox, or `close`, has it send what waits."""
+
+    __slots__ = ("pushes",)
+
+    def __init__(self, sock: socket.socket, outbox: Outbox | None = None) -> None:
+        super().__init__(sock, outbox)
+        self.pushes: int = 0
+
+    def push(self) -> bool:
+        self.pushes += 1
+        return super().push()
 
 
 @contextmanager
@@ -25,7 +42,7 @@ def pair(outbox: Outbox | None) -> Iterator[Pair]:
         ours, _ = listener.accept()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setblocking(False)
-        transport = SocketTransport(ours, outbox)
+        transport = Counting(ours, outbox)
         try:
             yield transport, client
         finally:
@@ -41,6 +58,13 @@ def arrived(client: socket.socket) -> bytes:
     except BlockingIOError:
         pass
     return data
+
+
+async def receive(client: socket.socket) -> bytes:
+    """Wait for what the client finds next."""
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(client)
+    return client.recv(65_536)
 
 
 async def get_stuck(ours: SocketTransport) -> bytes:
@@ -74,19 +98,50 @@ async def test_what_is_sent_in_one_pass_leaves_when_it_ends() -> None:
         assert (arrived(first), arrived(second)) == (b"250 OK\r\n221 Bye\r\n", b"354 Go on\r\n")
 
 
-async def test_send_all_of_little_waits_for_the_end_of_the_pass_and_takes_none_itself() -> None:
-    others: list[str] = []
-
-    async def other() -> None:
-        others.append("ran")
-
+async def test_send_all_sends_before_it_returns_and_after_what_waits() -> None:
     with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+        with trio.testing.assert_no_checkpoints():
             await ours.send_all(memoryview(b"220 Hello\r\n"))
-            assert (arrived(client), others) == (b"", [])
-        await wait_all_tasks_blocked()
         assert arrived(client) == b"220 Hello\r\n"
+        assert ours.send_soon(b"250 One\r\n")
+        assert ours.send_soon(b"250 Two\r\n")
+        with trio.testing.assert_no_checkpoints():
+            await ours.send_all(bytearray(b"250 Three\r\n"))
+        assert ours.send_soon(b"250 Four\r\n")
+        assert arrived(client) == b"250 One\r\n250 Two\r\n250 Three\r\n"
+        await wait_all_tasks_blocked()
+        assert arrived(client) == b"250 Four\r\n"
+
+
+async def test_a_broken_connection_is_raised_by_send_all_itself() -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(ours.socket)
+        assert ours.send_soon(b"250 One\r\n")
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.send_all(b"250 Two\r\n")
+        assert not ours.waiting
+
+
+async def test_tls_stands_on_send_all(server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext) -> None:
+    with Outbox().at_work() as outbox:
+        ours, theirs = socket.socketpair()
+        below = SocketTransport(ours, outbox)
+        server = trio.SSLStream(below, server_ssl_context, server_side=True)
+        client = trio.SSLStream(SocketTransport(theirs), client_ssl_context, server_hostname="localhost")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            nursery.start_soon(client.do_handshake)
+        await server.send_all(b"250 OK\r\n")
+        assert not below.waiting
+        with trio.fail_after(5):
+            assert await client.receive_some() == b"250 OK\r\n"
+        await trio.aclose_forcefully(client)
+        with pytest.raises(trio.BrokenResourceError):
+            await server.send_all(b"250 OK\r\n")
+        await trio.aclose_forcefully(server)
 
 
 async def test_much_is_not_held_back() -> None:
@@ -122,10 +177,15 @@ async def test_without_an_outbox_nothing_waits() -> None:
 async def test_what_a_socket_does_not_take_is_tried_again_and_arrives_whole(mock_clock: MockClock) -> None:
     with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
         sent = await get_stuck(ours)
-        assert ours.stuck_since == trio.current_time()
+        since = ours.stuck_since
+        assert since == trio.current_time()
         assert not ours.send_soon(b"more")
         assert await read_all(client, mock_clock, len(sent)) == sent
-        assert outbox._stuck == set()
+        assert ours.stuck_since is None
+        pushes = ours.pushes
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert ours.pushes == pushes  # not tried again, now that nothing waits
         assert ours.send_soon(b"more")
         await wait_all_tasks_blocked()
         assert arrived(client) == b"more"
@@ -193,9 +253,11 @@ async def test_a_stuck_connection_that_is_closed_is_forgotten(mock_clock: MockCl
     with Outbox().at_work() as outbox, pair(outbox) as (ours, _):
         await get_stuck(ours)
         ours.close()
-        mock_clock.jump(1)
-        await wait_all_tasks_blocked()
-        assert not outbox._stuck
+        pushes = ours.pushes
+        for _ in range(3):
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert ours.pushes == pushes + 1  # which found nothing to send
 
 
 async def test_a_broken_connection_shows_at_the_next_receive() -> None:
@@ -210,13 +272,56 @@ async def test_a_broken_connection_shows_at_the_next_receive() -> None:
             assert await ours.receive_some() == b""
 
 
-async def test_the_outbox_leaves_the_loop_when_its_block_ends() -> None:
-    with Outbox().at_work() as outbox:
-        pass
+async def test_an_outbox_that_is_not_at_work_takes_nothing() -> None:
+    outbox = Outbox()
     with pair(outbox) as (ours, client):
-        ours.send_soon(b"x")
-        await wait_all_tasks_blocked()
-        assert arrived(client) == b""
+        assert not ours.send_soon(b"before")
+        with outbox.at_work():
+            assert ours.send_soon(b"within")
+        assert arrived(client) == b"within"  # the end of the block sends what waits
+        assert not ours.send_soon(b"after")
+        await ours.send_all(b"after")
+        assert arrived(client) == b"after"
+
+
+async def test_what_is_stuck_when_the_block_ends_is_still_sent_first() -> None:
+    with ExitStack() as stack:
+        with Outbox().at_work() as outbox:
+            ours, client = stack.enter_context(pair(outbox))
+            sent = await get_stuck(ours)
+        assert ours.stuck_since is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_all, b"the end")
+            received = b""
+            while len(received) < len(sent) + 7:
+                received += arrived(client)
+                await wait_all_tasks_blocked(0.001)
+        assert received == sent + b"the end"
+        assert ours.stuck_since is None
+
+
+async def test_a_send_that_is_cancelled_leaves_no_gap(mock_clock: MockClock) -> None:
+    """What arrives is a beginning of what was to be sent: what was stuck, and then the rest."""
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        sent = await get_stuck(ours)
+        with trio.move_on_after(0) as limit:
+            await ours.send_all(b"x" * 100_000)
+        assert limit.cancelled_caught
+        assert not ours.waiting
+        ours.socket.shutdown(socket.SHUT_WR)
+        received = b""
+        while more := await receive(client):
+            received += more
+        assert (sent + b"x" * 100_000).startswith(received)
+        assert len(received) < len(sent) + 100_000
+
+
+async def test_a_send_that_fits_is_not_cancelled() -> None:
+    with pair(None) as (ours, client), trio.CancelScope() as scope:
+        scope.cancel()
+        await ours.send_all(b"250 OK\r\n")
+        assert arrived(client) == b"250 OK\r\n"
+    assert not scope.cancelled_caught
 
 
 async def test_an_outbox_that_fails_holds_nothing_back_any_more(
@@ -298,11 +403,11 @@ async def test_a_client_that_reads_late_gets_every_reply(mock_clock: MockClock) 
         assert reasons == []
 
 
-async def test_farewell_sends_the_last_reply() -> None:
+async def test_linger_sends_what_waits() -> None:
     with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
-        await ours.send_all(b"221 Bye\r\n")
+        assert ours.send_soon(b"221 Bye\r\n")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(farewell, ours)
+            nursery.start_soon(linger, ours)
             await wait_all_tasks_blocked()
             assert arrived(client) == b"221 Bye\r\n"
             client.close()

@@ -66,9 +66,9 @@ def taking_app() -> tuple[App, list[object]]:
 # --- XCLIENT ---
 
 
-async def test_every_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_attribute() -> None:
     app, events = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         reply = await client.command(
             "XCLIENT NAME=spike.example ADDR=203.0.113.9 PORT=2525 PROTO=ESMTP HELO=helo.example LOGIN=user+40example"
@@ -121,11 +121,9 @@ async def test_every_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HELO=[UNAVAILABLE] DESTADDR=[UNAVAILABLE] DESTPORT=[UNAVAILABLE]", (PROXY, 4711, f"[{PROXY}]")),
     ],
 )
-async def test_what_is_not_available(
-    attributes: str, expected: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_not_available(attributes: str, expected: tuple[object, ...]) -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         assert (await client.command(f"XCLIENT {attributes}")).code == 220
         session = client.session
@@ -136,9 +134,9 @@ async def test_what_is_not_available(
         assert set(session.xclient) == {word.partition("=")[0] for word in attributes.split()}
 
 
-async def test_strangers_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_may_not() -> None:
     app, events = taking_app()
-    async with front(app, monkeypatch, max_errors=2, **TRUST) as there:
+    async with front(app, max_errors=2, **TRUST) as there:
         for client in [await there.connect(STRANGER), await there.connect(None)]:
             client = await greeted(client)  # noqa: PLW2901
             for _ in range(5):  # no error of the protocol
@@ -156,9 +154,9 @@ async def test_where_nobody_is_trusted_they_are_unknown() -> None:
         assert status(await client.command("XFORWARD ADDR=192.0.2.1")) == (500, "5.5.1")
 
 
-async def test_the_address_as_it_is_now_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_address_as_it_is_now_counts() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         for address in ("192.0.2.20", "192.0.2.30"):
             assert (await client.command(f"XCLIENT ADDR={address}")).code == 220
@@ -174,9 +172,9 @@ async def test_the_address_as_it_is_now_counts(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "attributes", ["", "NAME=good.example ADDR=bad", "ADDR=203.0.113.9 IDENT=x", "ADDR=203.0.113.9 ADDR=203.0.113.9"]
 )
-async def test_all_or_nothing(attributes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_or_nothing(attributes: str) -> None:
     app, events = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         assert status(await client.command(f"XCLIENT {attributes}")) == (501, "5.5.4")
         session = client.session
@@ -186,9 +184,9 @@ async def test_all_or_nothing(attributes: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(events) == 1
 
 
-async def test_not_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_not_in_a_transaction() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         for line in ("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "BDAT 0"):
             assert (await client.command(line)).code == 250
@@ -198,9 +196,9 @@ async def test_not_in_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await client.command("XCLIENT ADDR=203.0.113.9")).code == 220
 
 
-async def test_the_session_is_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_session_is_as_new() -> None:
     app, events = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect()
         assert (await client.read_reply()).code == 220
         # Before EHLO it is as good.
@@ -221,9 +219,9 @@ async def test_the_session_is_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(events) == 4
 
 
-async def test_login_unavailable_logs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_login_unavailable_logs_out() -> None:
     app, events = taking_app()
-    async with front(app, monkeypatch, auth_required=True, **TRUST) as there:
+    async with front(app, auth_required=True, **TRUST) as there:
         client = await greeted(await there.connect())
         await client.command("XCLIENT LOGIN=one")
         await client.ehlo()
@@ -252,13 +250,12 @@ async def test_login_unavailable_logs_out(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_refused_login_closes(
     login: str,
     reply: bytes,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     app, _ = taking_app()
     closes = note_closes(app)
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         await client.send_bytes(f"XCLIENT LOGIN={login}\r\n".encode())
         assert await client.read_to_end() == reply
@@ -269,12 +266,10 @@ async def test_a_refused_login_closes(
     assert any("on_auth handler failed" in line for line in logged(caplog)) is (login == "crash")
 
 
-async def test_a_refused_connection_closes(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_refused_connection_closes(autojump_clock: trio.testing.MockClock) -> None:
     app, events = taking_app()
     closes = note_closes(app)
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         await client.send_bytes(b"XCLIENT NAME=evil.example LOGIN=one\r\nNOOP\r\n")
         assert await client.read_to_end() == b"554 Go away\r\n"
@@ -286,19 +281,15 @@ async def test_a_refused_connection_closes(
     assert [event for event in events if isinstance(event, tuple) and event[0] == "auth"] == []
 
 
-async def test_without_on_auth_nobody_logs_in(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_without_on_auth_nobody_logs_in(autojump_clock: trio.testing.MockClock) -> None:
     app, _ = mail_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         assert (await client.command("XCLIENT LOGIN=one")).code == 535
         assert await closed(client)
 
 
-async def test_tls_is_kept(
-    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tls_is_kept(server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext) -> None:
     app, _ = taking_app()
     secured = 0
 
@@ -307,7 +298,7 @@ async def test_tls_is_kept(
         nonlocal secured
         secured += 1
 
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, **TRUST) as there:
         client = await greeted(await there.connect())
         await client.starttls(client_ssl_context, "mx.example.com")
         await client.ehlo()
@@ -322,10 +313,10 @@ async def test_tls_is_kept(
 
 
 async def test_starttls_after_xclient_keeps_the_address(
-    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
 ) -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, **TRUST) as there:
         client = await greeted(await there.connect())
         assert (await client.command("XCLIENT ADDR=203.0.113.9 HELO=x.example LOGIN=one")).code == 220
         await client.ehlo()
@@ -336,10 +327,10 @@ async def test_starttls_after_xclient_keeps_the_address(
 
 
 async def test_before_required_tls_it_is_refused_and_not_shown(
-    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
 ) -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, starttls_required=True, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, starttls_required=True, **TRUST) as there:
         client = await greeted(await there.connect())
         assert status(await client.command("XCLIENT ADDR=203.0.113.9")) == (530, "5.7.0")
         assert status(await client.command("XFORWARD ADDR=203.0.113.9")) == (530, "5.7.0")
@@ -350,22 +341,22 @@ async def test_before_required_tls_it_is_refused_and_not_shown(
         assert (await client.command("XCLIENT ADDR=203.0.113.9")).code == 220
 
 
-async def test_pipelined(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pipelined() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect()
         await client.send_bytes(b"EHLO x\r\nXCLIENT ADDR=203.0.113.9\r\nEHLO y\r\nMAIL FROM:<a@example.org>\r\n")
         assert [(await client.read_reply()).code for _ in range(5)] == [220, 250, 220, 250, 250]
 
 
-async def test_what_is_offered_depends_on_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_offered_depends_on_who_it_is() -> None:
     app, _ = taking_app()
 
     def inside(session: Session) -> bool:
         return session.remote_address == "203.0.113.9" and session.authenticated
 
     app.extend(Extension(keyword="XINSIDE", available=inside, mail_parameters={"XINSIDE": str}))
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         assert status(await client.command("MAIL FROM:<a@example.org> XINSIDE=1")) == (555, "5.5.4")
         await client.command("XCLIENT ADDR=203.0.113.9 LOGIN=one")
@@ -373,9 +364,9 @@ async def test_what_is_offered_depends_on_who_it_is(monkeypatch: pytest.MonkeyPa
         assert (await client.command("MAIL FROM:<a@example.org> XINSIDE=1")).code == 250
 
 
-async def test_lmtp(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lmtp() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, lmtp=True, **TRUST) as there:
+    async with front(app, lmtp=True, **TRUST) as there:
         client = await there.connect()
         await client.read_reply()
         assert any(line.startswith("XCLIENT ") for line in (await client.command("LHLO x")).lines)
@@ -386,7 +377,7 @@ async def test_lmtp(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- XFORWARD ---
 
 
-async def test_xforward_is_for_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_xforward_is_for_one_transaction() -> None:
     app = App()
     seen: list[dict[str, str | None]] = []
 
@@ -399,7 +390,7 @@ async def test_xforward_is_for_one_transaction(monkeypatch: pytest.MonkeyPatch) 
         await ctx.stream.discard()
         seen.append(dict(ctx.session.xforward))
 
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         reply = await client.command("XFORWARD NAME=a.example ADDR=203.0.113.9 PORT=[UNAVAILABLE] PROTO=ESMTP")
         assert status(reply) == (250, "2.0.0")
@@ -422,9 +413,9 @@ async def test_xforward_is_for_one_transaction(monkeypatch: pytest.MonkeyPatch) 
     assert seen == [forwarded, forwarded, {}, {}]
 
 
-async def test_xforward_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_xforward_is_all_or_nothing() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await greeted(await there.connect())
         for attributes in ("", "NAME=a.example ADDR=x", "HELO=a+20b", "LOGIN=x"):
             assert status(await client.command(f"XFORWARD {attributes}")) == (501, "5.5.4")
@@ -432,9 +423,9 @@ async def test_xforward_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("command", ["RSET", "EHLO x"])
-async def test_xforward_is_forgotten_with_the_transaction(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_xforward_is_forgotten_with_the_transaction(command: str) -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect()
         await client.read_reply()
         assert (await client.command("XFORWARD NAME=a.example")).code == 250  # before EHLO
@@ -443,9 +434,9 @@ async def test_xforward_is_forgotten_with_the_transaction(command: str, monkeypa
         assert client.session.xforward == {}
 
 
-async def test_a_refused_sender_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_sender_leaves_it() -> None:
     app, _ = taking_app()
-    async with front(app, monkeypatch, max_message_size=10, **TRUST) as there:
+    async with front(app, max_message_size=10, **TRUST) as there:
         client = await greeted(await there.connect())
         await client.command("XFORWARD NAME=a.example")
         assert (await client.command("MAIL FROM:<a@example.org> SIZE=11")).code == 552

@@ -43,9 +43,9 @@ def noting_app() -> tuple[App, list[Session]]:
 
 
 @pytest.mark.parametrize("header", [pytest.param(V1, id="v1"), pytest.param(V2, id="v2")])
-async def test_a_header_says_who_it_is(header: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_header_says_who_it_is(header: bytes) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(first=header)
         assert (await client.read_reply()).code == 220
         (session,) = seen
@@ -62,17 +62,17 @@ async def test_a_header_says_who_it_is(header: bytes, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("header", [pytest.param(V1, id="v1"), pytest.param(V2, id="v2")])
-async def test_what_follows_the_header_is_the_clients(header: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_follows_the_header_is_the_clients(header: bytes) -> None:
     app, _ = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(first=header + b"EHLO x\r\nNOOP\r\n")
         assert [(await client.read_reply()).code for _ in range(3)] == [220, 250, 250]
 
 
 @pytest.mark.parametrize("header", [pytest.param(V1, id="v1"), pytest.param(V2, id="v2")])
-async def test_a_header_may_drip(header: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_header_may_drip(header: bytes) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect()
         for position in range(len(header)):
             assert seen == []
@@ -89,9 +89,9 @@ async def test_a_header_may_drip(header: bytes, monkeypatch: pytest.MonkeyPatch)
         pytest.param(LOCAL, ProxyHeader(2, local=True), id="v2 LOCAL"),
     ],
 )
-async def test_the_proxy_itself(header: bytes, proxy: ProxyHeader, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_itself(header: bytes, proxy: ProxyHeader) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, max_connections_per_host=1, **TRUST) as there:
+    async with front(app, max_connections_per_host=1, **TRUST) as there:
         # Health checks are not held to the limit of one host.
         for client in [await there.connect(first=header) for _ in range(3)]:
             assert (await client.read_reply()).code == 220
@@ -100,10 +100,10 @@ async def test_the_proxy_itself(header: bytes, proxy: ProxyHeader, monkeypatch: 
         assert seen[0].client_hostname == f"[{PROXY}]"
 
 
-async def test_a_unix_socket_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_unix_socket_is_nowhere() -> None:
     """Its path may look like a trusted address."""
     app, seen = noting_app()
-    async with front(app, monkeypatch, xclient=["127.0.0.0/8"], max_connections_per_host=1, **TRUST) as there:
+    async with front(app, xclient=["127.0.0.0/8"], max_connections_per_host=1, **TRUST) as there:
         other, client = [await there.connect(first=UNIX) for _ in range(2)]
         assert [(await each.read_reply()).code for each in (other, client)] == [220, 220]
         assert ends(seen[0]) == (None, None, None, None)
@@ -114,16 +114,16 @@ async def test_a_unix_socket_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None
         assert status(await client.command("XCLIENT NAME=x")) == (550, "5.7.0")
 
 
-async def test_an_ipv4_mapped_address_is_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_ipv4_mapped_address_is_ipv4() -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         await there.connect(first=b"PROXY TCP6 ::ffff:203.0.113.9 2001:DB8::0 1 2\r\n")
         assert ends(seen[0]) == ("203.0.113.9", 1, "2001:db8::", 2)
 
 
-async def test_strangers_are_connected_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_are_connected_as_they_are() -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(None)
         assert (await client.read_reply()).code == 220
         client = await there.connect(STRANGER)
@@ -143,12 +143,10 @@ async def test_strangers_are_connected_as_they_are(monkeypatch: pytest.MonkeyPat
         pytest.param(b"\x16\x03\x01" + bytes(100), id="TLS"),
     ],
 )
-async def test_a_bad_header_closes_without_a_word(
-    first: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bad_header_closes_without_a_word(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
     app, seen = noting_app()
     closes = note_closes(app)
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(first=first)
         assert await closed(client)
     assert (seen, closes) == ([], [])  # nobody's session
@@ -156,11 +154,9 @@ async def test_a_bad_header_closes_without_a_word(
 
 
 @pytest.mark.parametrize("first", [b"", V1[:20], V2[:14]])
-async def test_a_header_that_does_not_come(
-    first: bytes, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_header_that_does_not_come(first: bytes, autojump_clock: trio.testing.MockClock) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, proxy_timeout=5, **TRUST) as there:
+    async with front(app, proxy_timeout=5, **TRUST) as there:
         client = await there.connect(first=first)
         before = trio.current_time()
         assert await closed(client)
@@ -170,11 +166,9 @@ async def test_a_header_that_does_not_come(
     assert seen == []
 
 
-async def test_the_time_is_for_the_whole_header(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_time_is_for_the_whole_header(autojump_clock: trio.testing.MockClock) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, proxy_timeout=5, **TRUST) as there:
+    async with front(app, proxy_timeout=5, **TRUST) as there:
         client = await there.connect()
         before = trio.current_time()
         with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - one of these octets comes too late
@@ -185,11 +179,9 @@ async def test_the_time_is_for_the_whole_header(
     assert seen == []
 
 
-async def test_a_peer_that_leaves_inside_its_header(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_peer_that_leaves_inside_its_header(autojump_clock: trio.testing.MockClock) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(first=V1[:10])
         await client.aclose()
         await trio.sleep(0.1)
@@ -201,12 +193,11 @@ async def test_a_peer_that_leaves_inside_its_header(
 async def test_a_drain_inside_a_header_says_nothing(
     implicit_tls: bool,
     server_ssl_context: ssl.SSLContext,
-    monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     app, _ = noting_app()
     tls: dict[str, Any] = {"implicit_tls": True, "ssl_context": server_ssl_context} if implicit_tls else {}
-    async with front(app, monkeypatch, drain_timeout=2, proxy_timeout=10, **TRUST, **tls) as there:
+    async with front(app, drain_timeout=2, proxy_timeout=10, **TRUST, **tls) as there:
         client = await there.connect(first=V1[:10])
         there.server.drain()
         assert await closed(client)
@@ -221,11 +212,11 @@ def header_for(host: int) -> bytes:
 
 
 async def test_the_limit_of_a_host_is_for_the_headers_address(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, seen = noting_app()
     closes = note_closes(app)
-    async with front(app, monkeypatch, max_connections_per_host=2, **TRUST) as there:
+    async with front(app, max_connections_per_host=2, **TRUST) as there:
         clients = [await there.connect(first=header_for(host)) for host in (1, 1, 2, 2)]
         for client in clients:
             assert (await client.read_reply()).code == 220
@@ -248,11 +239,11 @@ async def test_the_limit_of_a_host_is_for_the_headers_address(
 
 
 async def test_over_implicit_tls_the_limit_closes_without_a_word(
-    server_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+    server_ssl_context: ssl.SSLContext, autojump_clock: trio.testing.MockClock
 ) -> None:
     app, seen = noting_app()
     async with front(
-        app, monkeypatch, max_connections_per_host=1, ssl_context=server_ssl_context, implicit_tls=True, **TRUST
+        app, max_connections_per_host=1, ssl_context=server_ssl_context, implicit_tls=True, **TRUST
     ) as there:
         await there.connect(first=header_for(1))
         refused = await there.connect(first=header_for(1))
@@ -273,10 +264,9 @@ async def test_a_header_before_implicit_tls(
     header: bytes,
     server_ssl_context: ssl.SSLContext,
     client_ssl_context: ssl.SSLContext,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, implicit_tls=True, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, implicit_tls=True, **TRUST) as there:
         client = await there.connect(first=header)
         await shake_hands(client, client_ssl_context)
         assert (await client.read_reply()).code == 220
@@ -287,7 +277,7 @@ async def test_a_header_before_implicit_tls(
 
 
 async def test_header_and_client_hello_in_one_segment(
-    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
 ) -> None:
     """Not an octet of the ClientHello may be taken for the header."""
     app, seen = noting_app()
@@ -309,7 +299,7 @@ async def test_header_and_client_hello_in_one_segment(
         async def aclose(self) -> None:
             await self.stream.aclose()
 
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, implicit_tls=True, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, implicit_tls=True, **TRUST) as there:
         client = await there.connect()
         client.stream = Prefixed(client.stream)
         await shake_hands(client, client_ssl_context)
@@ -317,11 +307,9 @@ async def test_header_and_client_hello_in_one_segment(
         assert ends(seen[0])[0] == "198.51.100.77"
 
 
-async def test_it_survives_starttls(
-    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_survives_starttls(server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext) -> None:
     app, seen = noting_app()
-    async with front(app, monkeypatch, ssl_context=server_ssl_context, **TRUST) as there:
+    async with front(app, ssl_context=server_ssl_context, **TRUST) as there:
         client = await there.connect(first=V2)
         await client.read_reply()
         await client.ehlo()
@@ -337,7 +325,7 @@ async def test_it_survives_starttls(
 # --- What else depends on the address ---
 
 
-async def test_what_is_offered_depends_on_the_headers_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_offered_depends_on_the_headers_address() -> None:
     app, _ = noting_app()
     app.extend(
         Extension(
@@ -346,7 +334,7 @@ async def test_what_is_offered_depends_on_the_headers_address(monkeypatch: pytes
             mail_parameters={"XINSIDE": str},
         )
     )
-    async with front(app, monkeypatch, xforward=["198.51.100.0/24"], **TRUST) as there:
+    async with front(app, xforward=["198.51.100.0/24"], **TRUST) as there:
         client = await there.connect(first=V1)
         await client.read_reply()
         lines = (await client.ehlo()).lines
@@ -359,11 +347,11 @@ async def test_what_is_offered_depends_on_the_headers_address(monkeypatch: pytes
 
 
 async def test_the_log_says_the_clients_address(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     caplog.set_level(logging.INFO, "trio_smtp")
     app, _ = noting_app()
-    async with front(app, monkeypatch, **TRUST) as there:
+    async with front(app, **TRUST) as there:
         client = await there.connect(first=V1)
         await client.read_reply()
         await client.quit()

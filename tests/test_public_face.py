@@ -261,6 +261,6 @@ def test_the_package_offers_its_modules() -> None:
 def test_the_command_is_where_it_was() -> None:
     from trio_smtp.cli import main
 
-    assert signature(main) == "(arguments: Sequence[str] | None = None) -> int"
+    assert signature(main) == "(arguments: Sequence[str] | None = None, *, system: System | None = None) -> int"
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"trio-smtp": "trio_smtp.cli:main"}

@@ -12,6 +12,7 @@ from trio_smtp import (
     App,
     AuthContext,
     Config,
+    ConnectContext,
     DataContext,
     DataStartContext,
     MailFromContext,
@@ -381,3 +382,93 @@ async def test_who_waits_to_connect_learns_that_the_listener_was_closed() -> Non
         await listener.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
+
+
+# --- Addresses ---
+
+
+async def addresses(peer: tuple[str, int] | None, local: tuple[str, int] | None = None) -> list[object]:
+    """What a session knows of a connection from and to these addresses."""
+    app, _ = mail_app()
+    server, listener = SMTPServer(app), MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, [listener])
+        client = Client(await listener.connect(peer, local=local))
+        assert (await client.read_reply()).code == 220
+        (session,) = server.sessions
+        await client.aclose()
+        server.drain()
+    remote = session.remote_address, session.remote_port
+    assert session.original_peer == remote
+    assert session.client_hostname == (f"[{remote[0]}]" if remote[0] else "unknown")
+    return [remote, (session.local_address, session.local_port)]
+
+
+@pytest.mark.parametrize(
+    ("peer", "local", "expected"),
+    [
+        (None, None, [(None, None), (None, None)]),
+        (("192.0.2.1", 4711), None, [("192.0.2.1", 4711), ("127.0.0.1", 25)]),
+        (("192.0.2.1", 4711), ("198.51.100.1", 587), [("192.0.2.1", 4711), ("198.51.100.1", 587)]),
+        (("2001:DB8::0:1", 4711), None, [("2001:db8::1", 4711), ("::1", 25)]),
+        (("::ffff:192.0.2.1", 4711), None, [("192.0.2.1", 4711), ("127.0.0.1", 25)]),
+        (("fe80::1%eth0", 4711), None, [("fe80::1", 4711), ("::1", 25)]),
+        (None, ("198.51.100.1", 587), [(None, None), ("198.51.100.1", 587)]),
+    ],
+)
+async def test_addresses_are_those_of_a_socket(
+    peer: tuple[str, int] | None, local: tuple[str, int] | None, expected: list[object]
+) -> None:
+    assert await addresses(peer, local) == expected
+
+
+@pytest.mark.parametrize("wrong", [("mx.example", 25), ("192.0.2.256", 25), ("", 25), "192.0.2.1"])
+async def test_what_is_no_address_is_an_error_that_names_the_argument(wrong: tuple[str, int]) -> None:
+    app, _ = mail_app()
+    listener = MemoryListener()
+    with pytest.raises(ValueError, match="peer must be an IP address and a port, not .*" + wrong[0]):
+        await listener.connect(wrong)
+    with pytest.raises(ValueError, match="local must be"):
+        await listener.connect(("192.0.2.1", 4711), local=wrong)
+    with pytest.raises(ValueError, match="peer must be"):
+        async with open_client(app, peer=wrong):
+            raise AssertionError
+    with pytest.raises(ValueError, match="peer must be"):
+        await play(app, "S: 220 ...", peer=wrong)
+
+
+def picky_app() -> App:
+    """Turns away whoever comes from 203.0.113.0/24."""
+    app, _ = mail_app()
+
+    @app.on_connect
+    async def turn_away(ctx: ConnectContext) -> None:
+        if (ctx.session.remote_address or "").startswith("203.0.113."):
+            ctx.reject("Not from there")
+
+    return app
+
+
+async def test_a_policy_by_address_with_open_client() -> None:
+    async with open_client(picky_app(), peer=("203.0.113.7", 4711)) as client:
+        assert client.greeting.code == 550
+    async with open_client(picky_app(), peer=("192.0.2.1", 4711)) as client:
+        assert client.greeting.code == 220
+
+
+async def test_a_policy_by_address_with_play(autojump_clock: trio.testing.MockClock) -> None:
+    await play(picky_app(), "S: 550 Not from there\nS: <close>", peer=("203.0.113.7", 4711))
+    await play(picky_app(), "S: 220 ...", peer=("192.0.2.1", 4711))
+
+
+async def test_limits_by_host_hold_for_addresses_in_memory() -> None:
+    app, _ = mail_app()
+    server, listener = SMTPServer(app, Config(max_connections_per_host=1)), MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, [listener])
+        codes = []
+        for peer in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            client = Client(await listener.connect((peer, 4711)))
+            codes.append((await client.read_reply()).code)
+        assert codes == [220, 421, 220]
+        nursery.cancel_scope.cancel()

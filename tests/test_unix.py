@@ -16,7 +16,7 @@ import trio
 
 from tests.support import BODY, mail_app
 from trio_smtp import App, Config, ConnectContext, DataContext, SMTPServer, serve
-from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.testing import Client, stuff
 
 
@@ -226,7 +226,7 @@ async def test_the_mode_can_be_set(mode: int, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         async with trio.open_nursery():
-            listener = open_unix_listener(path, mode=mode)
+            listener, _ = open_unix_listener(path, mode=mode)
             async with listener:
                 assert stat.S_IMODE(path.stat().st_mode) == mode
     finally:
@@ -237,7 +237,7 @@ async def test_without_a_mode_the_umask_decides(tmp_path: Path) -> None:
     path = tmp_path / "smtp.sock"
     before = os.umask(0o027)
     try:
-        async with open_unix_listener(path):
+        async with open_unix_listener(path)[0]:
             assert stat.S_IMODE(path.stat().st_mode) == 0o750
     finally:
         os.umask(before)
@@ -266,7 +266,7 @@ async def test_nobody_connects_before_the_permissions_are_right(
         chmod(self, mode)
 
     monkeypatch.setattr(Path, "chmod", try_first)
-    async with open_unix_listener(path, mode=0o600):
+    async with open_unix_listener(path, mode=0o600)[0]:
         assert refused == [errno.ECONNREFUSED]
 
 
@@ -300,12 +300,27 @@ async def test_a_file_that_cannot_be_removed_is_no_error(tmp_path: Path, monkeyp
         raise PermissionError(errno.EACCES, "no")
 
     monkeypatch.setattr(Path, "unlink", forbidden)
-    remove_socket_file(path, (found.st_dev, found.st_ino))
+    UnixFile(str(path), found.st_dev, found.st_ino).remove()
+    assert path.is_socket()
+
+
+async def test_the_file_of_a_listener_is_removed_by_its_caller(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.sock"
+    listener, file = open_unix_listener(path)
+    found = path.stat()
+    assert file == UnixFile(str(path), found.st_dev, found.st_ino)
+    await listener.aclose()
+    assert path.is_socket()
+    file.remove()
+    assert not path.exists()
+    stale_file(tmp_path / "other.sock")
+    (tmp_path / "other.sock").rename(path)
+    UnixFile(file.path, file.device, path.stat().st_ino + 1).remove()
     assert path.is_socket()
 
 
 async def test_the_backlog(tmp_path: Path) -> None:
     path = tmp_path / "smtp.sock"
-    async with open_unix_listener(path, backlog=1):
+    async with open_unix_listener(path, backlog=1)[0]:
         with ExitStack() as clients:
             assert 1 <= fill_queue(path, clients) <= 3

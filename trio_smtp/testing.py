@@ -14,6 +14,7 @@ They go well with trio's ``autojump_clock``: timeouts then cost no time.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import random
 import re
 import ssl
@@ -29,6 +30,7 @@ import trio.testing
 from .app.application import App
 from .app.config import Config
 from .app.session import Session
+from .net.endpoints import Endpoints, PlacedStream
 from .protocol.replies import Reply, parse_reply
 from .server.server import SMTPServer
 
@@ -173,20 +175,49 @@ def _configured(config: Config | None, changes: dict[str, Any]) -> Config:
     return attrs.evolve(config, **changes) if config is not None else Config(**{"hostname": "mx.example"} | changes)
 
 
+def _stream_pair(
+    peer: tuple[str, int] | None, local: tuple[str, int] | None = None
+) -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+    """The client's and the server's end of a connection in memory; the server's has the addresses, if there are any."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    if peer is None and local is None:
+        return ours, theirs
+    if peer is not None:
+        ip = _ip_address("peer", peer)
+        local = local or ("127.0.0.1" if ip.version == 4 or ip.ipv4_mapped else "::1", 25)
+    if local is not None:
+        _ip_address("local", local)
+    return ours, PlacedStream(theirs, Endpoints(peer, local))
+
+
+def _ip_address(argument: str, endpoint: tuple[str, int]) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        address, _port = endpoint
+        return ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError(f"{argument} must be an IP address and a port, not {endpoint!r}") from None
+
+
 @asynccontextmanager
-async def open_client(app: App, config: Config | None = None, **config_changes: Any) -> AsyncIterator[Client]:
+async def open_client(
+    app: App, config: Config | None = None, *, peer: tuple[str, int] | None = None, **config_changes: Any
+) -> AsyncIterator[Client]:
     """A server and a client of it over a pair of memory streams; the greeting has been read.
 
     Args:
         app: The handlers.
         config: None: defaults, and ``mx.example`` as the host name.
+        peer: The address and port that the client seems to come from; see `MemoryListener.connect`.
         config_changes: Fields of Config that differ.
 
     Yields:
         The client. When the block is left its stream is closed, and the session's end is awaited.
+
+    Raises:
+        ValueError: `peer` is no IP address and port.
     """
     server = SMTPServer(app, _configured(config, config_changes))
-    ours, theirs = trio.testing.memory_stream_pair()
+    ours, theirs = _stream_pair(peer)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         client = Client(ours)
@@ -257,7 +288,14 @@ def _segments(lines: Sequence[bytes], cut: Cut, dice: random.Random) -> list[byt
 
 
 async def play(
-    app: App, transcript: str, config: Config | None = None, *, cut: Cut = "whole", seed: int = 0, **config_changes: Any
+    app: App,
+    transcript: str,
+    config: Config | None = None,
+    *,
+    cut: Cut = "whole",
+    seed: int = 0,
+    peer: tuple[str, int] | None = None,
+    **config_changes: Any,
 ) -> None:
     r"""Play a transcript against a server in memory and compare what it answers.
 
@@ -272,15 +310,16 @@ async def play(
         config: None: defaults, and ``mx.example`` as the host name.
         cut: How the client's octets are cut into segments.
         seed: For ``cut="random"``.
+        peer: The address and port that the client seems to come from; see `MemoryListener.connect`.
         config_changes: Fields of Config that differ.
 
     Raises:
         AssertionError: The server said something else, or more; the text names the transcript's line.
-        ValueError: The transcript is malformed.
+        ValueError: The transcript is malformed, or `peer` is no IP address and port.
     """
     turns = _parse(transcript)
     server = SMTPServer(app, _configured(config, config_changes))
-    ours, theirs = trio.testing.memory_stream_pair()
+    ours, theirs = _stream_pair(peer)
     client = Client(ours)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
@@ -325,13 +364,25 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
 
-    async def connect(self) -> trio.abc.Stream:
+    async def connect(
+        self, peer: tuple[str, int] | None = None, *, local: tuple[str, int] | None = None
+    ) -> trio.abc.Stream:
         """Connect; returns the client's end.
+
+        With addresses, whatever goes by them can be tested: lists of addresses, trusted front ends, limits by host::
+
+            stream = await listener.connect(("192.0.2.1", 4711), local=("198.51.100.1", 25))
+
+        Args:
+            peer: The IP address and port that the client seems to come from; None: from nowhere, as on a Unix socket.
+            local: Where it seems to come in; None: port 25 of ``127.0.0.1`` (of ``::1`` for an IPv6 `peer`), and
+                nowhere when there is no `peer`.
 
         Raises:
             trio.BrokenResourceError: The listener was closed.
+            ValueError: An address is no IP address and port.
         """
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = _stream_pair(peer, local)
         await self._send.send(theirs)
         return ours
 

@@ -11,7 +11,7 @@ import trio
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import CloseContext, CloseReason
 from trio_smtp.dialogue.outcomes import EndSession, logger
-from trio_smtp.net.transport import FAREWELL_SECONDS, farewell
+from trio_smtp.net.closing import LINGER_SECONDS, linger
 from trio_smtp.protocol.replies import Reply
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ async def take_leave(conn: Connection) -> None:
     """After the last reply of a session that ends in order."""
     try:
         await conn.flush_through()
-        conn.arm("leave", FAREWELL_SECONDS)
-        await farewell(conn.stream)
+        conn.arm("leave", LINGER_SECONDS)
+        await linger(conn.stream)
     except EndSession:
         return  # the client did not wait for it
     except Exception as exc:
@@ -79,8 +79,8 @@ async def _say_goodbye(conn: Connection, limit: trio.CancelScope) -> None:
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError, EndSession):
         await conn.stream.send_all(conn.take_replies())
         await conn.send_waiting()
-        limit.deadline = min(limit.deadline, trio.current_time() + FAREWELL_SECONDS)
-        await farewell(conn.stream)
+        limit.deadline = min(limit.deadline, trio.current_time() + LINGER_SECONDS)
+        await linger(conn.stream)
 
 
 async def _close(conn: Connection) -> None:

@@ -15,7 +15,8 @@ import trio
 
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.outcomes import EndSession, logger
-from trio_smtp.net.transport import SocketTransport, close_now
+from trio_smtp.net.closing import close
+from trio_smtp.net.transport import SocketTransport
 from trio_smtp.protocol.framing import MAX_CHUNK, Framer
 from trio_smtp.protocol.networks import host_key
 from trio_smtp.protocol.replies import Reply, default_enhanced
@@ -205,7 +206,7 @@ class Wire:
 
     async def close(self) -> None:
         """Close without a word."""
-        await close_now(self._raw)
+        await close(self._raw)
 
     def flush_soon(self) -> bool:
         """Have what waits sent when this pass of the scheduler ends; False: that takes `flush`."""

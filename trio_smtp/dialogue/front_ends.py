@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
+from trio_smtp.net.reverse_dns import leads_back, name_of
 from trio_smtp.protocol.commands import Command, Verb
 from trio_smtp.protocol.credentials import XClientCredentials
 from trio_smtp.protocol.errors import ProtocolError
@@ -26,13 +25,6 @@ __all__ = ["FULL_FOR_HOST", "log_in", "read_proxy_header", "resolve_client", "xc
 
 _OK = Reply(250, "OK", "2.0.0")
 FULL_FOR_HOST = Reply(421, "Too many connections from your host", "4.7.0")
-
-# A last label that is a number would be taken for an address when it is looked up.
-_HOSTNAME = re.compile(r"(?!(?:.*\.)?(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?\Z)[A-Za-z0-9_.-]{1,255}")
-
-# A look-up that hangs keeps its thread after it was given up: these are apart from everybody else's.
-_RESOLVER_THREADS = 10
-_resolver_threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_smtp resolver threads")
 
 
 async def read_proxy_header(conn: Connection) -> None:
@@ -77,32 +69,10 @@ async def resolve_client(conn: Connection) -> None:
         return
     conn.arm("delay", config.reverse_dns_timeout + config.command_timeout)
     with trio.move_on_after(config.reverse_dns_timeout):
-        try:
-            name, _ = await _look_up("getnameinfo", (session.remote_address, 0), socket.NI_NAMEREQD)
-            if not _HOSTNAME.fullmatch(name):  # whoever has the address writes its name
-                return
+        name = await name_of(session.remote_address)
+        if name is not None:
             session.client_hostname = name
-            found = await _look_up("getaddrinfo", name, None, type=socket.SOCK_STREAM)
-            session.client_hostname_verified = session.remote_address in {entry[4][0] for entry in found}
-        except (OSError, UnicodeError):
-            return
-
-
-async def _look_up(function: str, *args: Any, **kwargs: Any) -> Any:
-    """One of the socket module's look-ups, through trio's replaceable resolver when there is one."""
-    # There is no other way to ask; nothing can run between the two calls.
-    resolver = trio.socket.set_custom_hostname_resolver(None)
-    trio.socket.set_custom_hostname_resolver(resolver)
-    if resolver is not None:
-        return await getattr(trio.socket, function)(*args, **kwargs)
-    try:
-        limiter = _resolver_threads.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_RESOLVER_THREADS)
-        _resolver_threads.set(limiter)
-    return await trio.to_thread.run_sync(
-        lambda: getattr(socket, function)(*args, **kwargs), limiter=limiter, abandon_on_cancel=True
-    )
+            session.client_hostname_verified = await leads_back(name, session.remote_address)
 
 
 async def xclient(conn: Connection, command: Command) -> None:

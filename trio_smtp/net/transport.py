@@ -1,19 +1,12 @@
-"""The thin edge between sockets and everything else, behind trio's Stream and Listener interfaces.
+"""`SocketTransport`, a stream on a socket, and the `Outbox` that sends what its connections say in one pass.
 
-trio's own SocketStream takes a full pass of the scheduler for every receive and another for every send. A server
-whose every send is followed by a receive needs one: here a receive always waits (that is the checkpoint, and the
-fairness: a client that always has data ready takes its turn like any other), and a send that fits into the
-socket's buffer does not. What does not fit waits, and can be cancelled.
-
-What connections have to say in one pass of the scheduler leaves together, when the pass ends (`Outbox`). On one machine
-a send costs three times as much when it wakes a reader that had gone to sleep; of readers that are woken one right
-after the other, most have not had the time to.
+A pass is one turn of trio's loop: it waits for I/O, then takes each task that can go on one step further. Replies that
+are sent with `send_soon` leave when the pass ends, all of them one right after the other; `send_all` keeps trio's
+contract and sends before it returns. What both have to send leaves in the order of the calls.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import operator
 import socket
 from collections.abc import Callable, Iterator
@@ -21,44 +14,31 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-__all__ = ["FAREWELL_SECONDS", "Outbox", "SocketTransport", "accept_sockets", "close_now", "farewell"]
+__all__ = ["Outbox", "SocketTransport"]
 
-logger: logging.Logger = logging.getLogger("trio_smtp")
-
-#: Connections accepted in one go, before others get their turn.
-_ACCEPT_BATCH = 16
-#: The listener is fine, this connection is not (accept(2); trio ignores the same).
-_IGNORABLE = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
-        "EOPNOTSUPP", "ENETUNREACH", "ENOSYS", "ESOCKTNOSUPPORT", "EPFNOSUPPORT", "EAFNOSUPPORT", "ECONNRESET",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_EXHAUSTED_PAUSE = 0.1
-#: The most octets that wait for the end of a pass.
+#: The most octets that `send_soon` takes for one pass.
 _MAX_SOON = 16_384
-#: What a socket did not take then is tried again after so many seconds.
+#: The outbox tries stuck sockets again at intervals of so many seconds.
 _RETRY_PAUSE = 0.1
-#: What is read and dropped after the last words, in octets and for how many seconds.
-_FAREWELL_OCTETS = 65_536
-FAREWELL_SECONDS = 1.0
 
 
 class SocketTransport(trio.abc.HalfCloseableStream):
-    """A connected stream socket.
+    """A connected stream socket; one task at a time may send.
+
+    It keeps the contracts of `trio.abc.Stream` but for one: a send that fits into the socket's buffer is no checkpoint.
+    trio's own SocketStream takes a pass for every send and another for every receive. A server receives after each of
+    its sends, so the receive's checkpoint is enough for other tasks to have their turn, and for cancellation.
 
     Args:
         sock: A connected socket; this object owns it and makes it non-blocking.
-        outbox: Small sends wait there for the end of the pass; None: nothing waits.
+        outbox: Sends what `send_soon` is given; None: `send_soon` takes nothing.
 
     Attributes:
         socket: As given.
-        stuck_since: Since when the socket has not taken what waits, by trio's clock; None: nothing is stuck.
+        stuck_since: Since when the socket has not taken all that `send_soon` was given, by trio's clock; None: it has.
 
-    Resource handling: closing is immediate and wakes whoever waits.
+    Resource handling:
+        Closing is immediate, and wakes whoever waits with `trio.ClosedResourceError`.
     """
 
     __slots__ = ("_eof_sent", "_outbox", "_waiting", "socket", "stuck_since")
@@ -68,11 +48,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         self.socket: socket.socket = sock
         self.stuck_since: float | None = None
         self._outbox = outbox
+        #: What `send_soon` was given and the socket has not taken yet.
         self._waiting = b""
         self._eof_sent = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """See `trio.abc.ReceiveStream`; always waits for the socket first."""
+        """See `trio.abc.ReceiveStream`.
+
+        Waits until the socket is readable before it reads, also when octets are there already. That wait is the
+        checkpoint: a client that always has octets ready takes its turn like any other.
+        """
         if max_bytes is None:
             max_bytes = 65_536
         elif operator.index(max_bytes) < 1:
@@ -90,13 +75,22 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 raise _broken(sock) from exc
 
     def send_soon(self, data: bytes) -> bool:
-        """Have octets sent when this pass of the scheduler ends; of a broken connection the next receive tells.
+        """Have octets sent when this pass ends.
+
+        Nothing is raised when the connection is broken: the next `receive_some` tells.
 
         Returns:
-            False: not taken. There is no outbox at work, it is too much, or earlier octets are stuck: use `send_all`.
+            False: They were not taken, and `send_all` must send them. No outbox is at work, more than 16 KiB would
+                wait, earlier octets are stuck, or `send_eof` was called.
         """
         outbox = self._outbox
-        if outbox is None or outbox.failed or self.stuck_since is not None or len(data) > _MAX_SOON or self._eof_sent:
+        if (
+            outbox is None
+            or not outbox.working
+            or self.stuck_since is not None
+            or len(data) > _MAX_SOON
+            or self._eof_sent
+        ):
             return False
         if self._waiting:
             if len(self._waiting) + len(data) > _MAX_SOON:
@@ -108,7 +102,11 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         return True
 
     def push(self) -> bool:
-        """Send what waits, as far as the socket takes it; True: nothing waits any more."""
+        """Send what `send_soon` was given, as far as the socket takes it at once.
+
+        Returns:
+            True: All of it was sent, or is lost because the connection is broken.
+        """
         data, self._waiting = self._waiting, b""
         if data:
             try:
@@ -117,7 +115,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 sent = 0
             except BaseException as exc:
                 sent = len(data)
-                # Octets are missing now, whatever the error was: nothing may follow them.
+                # Whatever the error was, these octets are lost. The connection ends, so that no others follow them.
                 with suppress(OSError):
                     self.socket.shutdown(socket.SHUT_RDWR)
                 if not isinstance(exc, OSError):
@@ -125,24 +123,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             self._waiting = data[sent:]
         return not self._waiting
 
-    def _send_now(self, data: bytes | memoryview) -> int:
-        """Send what the socket takes at once; returns how many octets that was."""
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            if self._eof_sent:
-                raise trio.ClosedResourceError("nothing can be sent after send_eof") from exc
-            raise _broken(self.socket) from exc
-
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See `trio.abc.SendStream`; waits only when the socket's buffer is full."""
-        if not (self.socket.fileno() >= 0 and self.send_soon(bytes(data))):
-            await self._send_through(data)
+        """See `trio.abc.SendStream`; what `send_soon` was given leaves first.
 
-    async def _send_through(self, data: bytes | bytearray | memoryview) -> None:
-        """Send what waits, and this."""
+        The socket has taken everything when this returns. It waits, and can be cancelled, only while the socket's
+        buffer is full.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The transport was closed, or `send_eof` was called.
+        """
         if self._waiting:
             data = self._waiting + bytes(data)
             self._waiting = b""
@@ -154,15 +144,31 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 with view[sent:] as rest:
                     sent += self._send_now(rest)
 
+    def _send_now(self, data: memoryview) -> int:
+        """Send what the socket takes at once; returns how many octets that was."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if self._eof_sent:
+                raise trio.ClosedResourceError("nothing can be sent after send_eof") from exc
+            raise _broken(self.socket) from exc
+
     @property
     def waiting(self) -> bool:
-        """Octets wait for the socket."""
+        """`send_soon` was given octets that the socket has not taken yet."""
         return bool(self._waiting)
 
     async def send_waiting(self) -> None:
-        """Wait until the socket has taken what waits."""
+        """Wait until the socket has taken all that `send_soon` was given.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The transport was closed meanwhile.
+        """
         if self._waiting:
-            await self._send_through(b"")
+            await self.send_all(b"")
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
@@ -171,10 +177,9 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         await trio.lowlevel.wait_writable(self.socket)
 
     async def send_eof(self) -> None:
-        """See `trio.abc.HalfCloseableStream`."""
+        """See `trio.abc.HalfCloseableStream`; what `send_soon` was given leaves first."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._waiting:
-            await self._send_through(b"")
+        await self.send_waiting()
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as exc:
@@ -182,7 +187,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         self._eof_sent = True
 
     def close(self) -> None:
-        """Close at once; what waits is sent as far as the socket takes it."""
+        """Close at once. What `send_soon` was given is sent as far as the socket takes it; the rest is lost."""
         if self.socket.fileno() >= 0:
             self.push()
             self._waiting = b""
@@ -202,33 +207,40 @@ def _broken(sock: socket.socket) -> Exception:
 
 
 class Outbox(trio.abc.Instrument):
-    """Sends the small sends of each pass of the scheduler when it ends, right before the loop waits.
+    """Sends what `send_soon` was given when a pass ends, right before trio waits for I/O.
 
-    What a socket does not take then is stuck: it is tried again at later passes, at intervals. They come at least as
-    often as the server's watch looks at its connections. So nobody needs to wait for a socket while its owner waits
-    to hear from it; and an owner that has more to send uses `SocketTransport.send_all`, which waits.
+    On one machine, waking a reader that has gone to sleep makes a send three times as expensive. Sending to all clients
+    one right after the other, at the end of the pass, finds most of them still awake.
+
+    A socket that does not take everything is stuck. The outbox tries it again at the ends of later passes, at most once
+    in 0.1 seconds; a server's passes come at least as often as it looks after its connections' deadlines. So a
+    connection can wait for its client's next octets while the client has yet to read its replies.
 
     Attributes:
-        failed: Something was raised in it (by a signal handler, or memory ran out). trio has logged that and calls it
-            no more, so nothing can wait here any longer.
+        working: It sends at the end of each pass: inside `at_work`, and until something is raised in it (by a signal
+            handler, or because memory ran out). trio logs that and never calls it again.
     """
 
     def __init__(self) -> None:
-        self.failed: bool = False
+        self.working: bool = False
         self._ready: list[SocketTransport] = []
         self._stuck: set[SocketTransport] = set()
         self._retry_at = 0.0
+        # Called for nearly every reply: the list's own method saves the call of a Python function around it.
         self.add: Callable[[SocketTransport], None] = self._ready.append
 
     @contextmanager
     def at_work(self) -> Iterator[Outbox]:
-        """Send at the end of each pass while the block runs."""
+        """Send at the end of each pass while the block runs; what still waits at the end of the block is sent then."""
         trio.lowlevel.add_instrument(self)
+        self.working = True
         try:
             yield self
         finally:
-            with suppress(KeyError):  # trio has removed it when it failed
+            self.working = False
+            with suppress(KeyError):  # trio has removed it already if something was raised in it
                 trio.lowlevel.remove_instrument(self)
+            self._push_ready()
 
     def before_io_wait(self, timeout: float) -> None:
         """See `trio.abc.Instrument`."""
@@ -242,13 +254,17 @@ class Outbox(trio.abc.Instrument):
             if self._stuck:
                 self._try_again(trio.current_time())
         except BaseException:
-            self.failed = True
-            for transport in self._ready:  # nobody else would send it while its owner waits
-                with suppress(Exception):
-                    if not transport.push():
-                        transport.stuck_since = trio.current_time()
-            self._ready.clear()
+            self.working = False
+            self._push_ready()
             raise
+
+    def _push_ready(self) -> None:
+        """Send for the last time: this outbox will not be called again, and owners wait for their clients' answers."""
+        for transport in self._ready:
+            with suppress(Exception):
+                if not transport.push():
+                    transport.stuck_since = trio.current_time()
+        self._ready.clear()
 
     def _try_again(self, now: float) -> None:
         if now >= self._retry_at:
@@ -257,77 +273,3 @@ class Outbox(trio.abc.Instrument):
                 if transport.push():
                     transport.stuck_since = None
                     self._stuck.discard(transport)
-
-
-async def accept_sockets(
-    listener: trio.SocketListener, start: Callable[[SocketTransport], None], outbox: Outbox | None = None
-) -> None:
-    """Accept connections for ever, in batches.
-
-    Args:
-        listener: Its sockets are accepted from here, not through it; it stays the owner of its socket.
-        start: Called with each new connection; must not block.
-        outbox: For the connections.
-
-    Error handling: a connection that was gone before it was accepted is ignored; when descriptors or memory run
-    out, accepting pauses and goes on.
-    """
-    if listener.socket.family in (socket.AF_INET, socket.AF_INET6):
-        # Accepted sockets inherit it, which saves a system call for each.
-        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A second object for the same descriptor: trio's accept() takes a pass of the scheduler for each connection.
-    acceptor = socket.socket(fileno=listener.socket.fileno())
-    acceptor.setblocking(False)  # with socket.setdefaulttimeout() it would wait, and everything with it
-    try:
-        while True:
-            await trio.lowlevel.wait_readable(listener.socket)
-            for _ in range(_ACCEPT_BATCH):
-                try:
-                    sock, _address = acceptor.accept()
-                except BlockingIOError:
-                    break
-                except OSError as exc:
-                    if exc.errno in _EXHAUSTED:
-                        logger.error("accepting pauses for %s s: %s", _EXHAUSTED_PAUSE, exc.strerror)
-                        await trio.sleep(_EXHAUSTED_PAUSE)
-                        break
-                    if exc.errno not in _IGNORABLE:
-                        raise
-                    continue
-                start(SocketTransport(sock, outbox))
-    finally:
-        acceptor.detach()
-
-
-async def farewell(stream: trio.abc.Stream) -> None:
-    """Say that nothing more will be sent, and drop what still comes; the caller sees to `FAREWELL_SECONDS`.
-
-    Closing with unread input would reset the connection, and the reset can overtake the last reply.
-    """
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        if isinstance(stream, trio.SSLStream):
-            stream = await _end_tls(stream)
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
-        dropped = 0
-        while dropped < _FAREWELL_OCTETS:
-            data = await stream.receive_some(16_384)
-            if not data:
-                break
-            dropped += len(data)
-
-
-async def _end_tls(stream: trio.SSLStream[trio.abc.Stream]) -> trio.abc.Stream:
-    """Exchange close_notify; returns the stream below, which may have more input that is not read."""
-    below = stream.transport_stream
-    with suppress(trio.BrokenResourceError):  # the client sent something else, which nobody reads any more
-        await stream.unwrap()
-    return below
-
-
-async def close_now(stream: trio.abc.Stream) -> None:
-    """Close without waiting for anything (SSLStream's own aclose might wait for a handshake)."""
-    if isinstance(stream, SocketTransport):
-        stream.close()
-    else:
-        await trio.aclose_forcefully(stream)

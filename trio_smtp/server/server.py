@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
-import os
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -20,13 +18,16 @@ from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
-from trio_smtp.connection.handshake import watch_server_name
 from trio_smtp.connection.watch import Watch
 from trio_smtp.connection.wire import host_key
 from trio_smtp.dialogue.capabilities import Offer, trusts
 from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
-from trio_smtp.net.transport import FAREWELL_SECONDS, Outbox, SocketTransport, accept_sockets, close_now, farewell
-from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.net.accepting import accept
+from trio_smtp.net.closing import LINGER_SECONDS, close, linger
+from trio_smtp.net.endpoints import endpoints_of
+from trio_smtp.net.server_names import note_server_names
+from trio_smtp.net.transport import Outbox
+from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.replies import Reply
 
 __all__ = ["SMTPServer", "serve"]
@@ -75,7 +76,7 @@ class SMTPServer:
         if config.ssl_context is not None:
             self.reload_tls(config.ssl_context)
         self._connections: set[Connection] = set()
-        self._socket_files: dict[object, tuple[str, tuple[int, int]]] = {}
+        self._socket_files: dict[object, UnixFile] = {}
         self._hosts: Counter[str] = Counter()
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
@@ -117,7 +118,7 @@ class SMTPServer:
             raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
         if self.config.ssl_context is None:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
-        watch_server_name(ssl_context)
+        note_server_names(ssl_context)
         self.ssl_context = ssl_context
 
     # Serving
@@ -194,9 +195,8 @@ class SMTPServer:
         if path is None:
             raise ValueError("path: neither given nor in the Config (unix_path)")
         mode = config.unix_mode if mode is None else mode
-        listener = open_unix_listener(path, mode=mode, backlog=config.backlog)
-        found = os.lstat(path)
-        self._socket_files[listener] = str(path), (found.st_dev, found.st_ino)
+        listener, file = open_unix_listener(path, mode=mode, backlog=config.backlog)
+        self._socket_files[listener] = file
         return listener
 
     async def serve_listeners(
@@ -219,7 +219,7 @@ class SMTPServer:
                     with self._accepting_scope():
                         async with trio.open_nursery() as acceptors:
                             for listener in listeners:
-                                acceptors.start_soon(_accept, listener, start, outbox)
+                                acceptors.start_soon(accept, listener, start, outbox)
                             task_status.started(list(listeners))  # type: ignore[arg-type]
                     await self._close_listeners(listeners)
         finally:
@@ -243,7 +243,7 @@ class SMTPServer:
                 self.listeners.remove(listener)
                 await trio.aclose_forcefully(listener)
                 if listener in self._socket_files:
-                    remove_socket_file(*self._socket_files.pop(listener))
+                    self._socket_files.pop(listener).remove()
 
     async def serve_stream(
         self, stream: trio.abc.Stream, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED
@@ -344,31 +344,14 @@ class SMTPServer:
                 self.stats.replies[refusal.code] += 1
                 with trio.move_on_after(_REFUSAL_LIMIT) as limit:
                     await stream.send_all(refusal.encode())
-                    limit.deadline = trio.current_time() + FAREWELL_SECONDS
-                    await farewell(stream)
+                    limit.deadline = trio.current_time() + LINGER_SECONDS
+                    await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # nobody there to be refused
         finally:
             self._refusals -= 1
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
-                await close_now(stream)
-
-
-async def _accept(
-    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], None], outbox: Outbox
-) -> None:
-    if isinstance(listener, trio.SocketListener):
-        await accept_sockets(listener, start, outbox)
-    while True:
-        try:
-            stream = await listener.accept()
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                raise
-            logger.error("accepting pauses: %s", exc.strerror)
-            await trio.sleep(0.1)
-        else:
-            start(stream)
+                await close(stream)
 
 
 def _canonical(address: str) -> str:
@@ -382,18 +365,13 @@ def _canonical(address: str) -> str:
 def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
     """A session that knows who is at the other end, where the stream does."""
     session = Session(lmtp=lmtp)
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if isinstance(stream, (SocketTransport, trio.SocketStream)):
-        try:
-            remote, local = stream.socket.getpeername(), stream.socket.getsockname()
-        except OSError:
-            return session  # gone already; the first receive will say so
-        if isinstance(remote, tuple):
-            session.remote_address, session.remote_port = _canonical(remote[0]), remote[1]
-            session.local_address, session.local_port = _canonical(local[0]), local[1]
-            session.original_peer = session.remote_address, session.remote_port
-            session.client_hostname = f"[{session.remote_address}]"
+    ends = endpoints_of(stream)
+    if ends.remote is not None:
+        session.remote_address, session.remote_port = _canonical(ends.remote[0]), ends.remote[1]
+        session.original_peer = session.remote_address, session.remote_port
+        session.client_hostname = f"[{session.remote_address}]"
+    if ends.local is not None:
+        session.local_address, session.local_port = _canonical(ends.local[0]), ends.local[1]
     return session
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from trio_smtp.net.unix import open_unix_listener, remove_socket_file
+from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.values import ShowsFields
 
 from .server import SMTPServer
@@ -30,12 +29,12 @@ class Listening(ShowsFields):
     Attributes:
         server: What serves them.
         sockets: The sockets of each worker; all workers may have the same one.
-        file: The path, device and inode of a Unix socket's file, which is removed at the end; None for TCP.
+        file: A Unix socket's file, which is removed at the end; None for TCP.
     """
 
     server: SMTPServer
     sockets: Sequence[Sequence[socket.socket]]
-    file: tuple[str, tuple[int, int]] | None = None
+    file: UnixFile | None = None
 
     def close(self) -> None:
         """Close the sockets, and remove the Unix socket's file; may be called again."""
@@ -44,7 +43,7 @@ class Listening(ShowsFields):
                 sock.close()
         if self.file is not None:
             # Only once: by the second call another server's file may be there, even with the same inode.
-            remove_socket_file(*self.file)
+            self.file.remove()
             self.file = None
 
 
@@ -92,10 +91,9 @@ def listen(server: SMTPServer, workers: int, *, spread: bool = SPREADS) -> Liste
     """
     config = server.config
     if config.unix_path is not None:
-        listener = open_unix_listener(config.unix_path, mode=config.unix_mode, backlog=config.backlog)
-        found = os.lstat(config.unix_path)
+        listener, file = open_unix_listener(config.unix_path, mode=config.unix_mode, backlog=config.backlog)
         only = socket.socket(fileno=listener.socket.detach())
-        return Listening(server, [[only]] * workers, (config.unix_path, (found.st_dev, found.st_ino)))
+        return Listening(server, [[only]] * workers, file)
     found_addresses = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     unsupported: OSError | None = None

@@ -1,0 +1,35 @@
+"""What the tests of transports share: two ends of one connection, both `SocketTransport`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from trio_smtp.net.transport import SocketTransport
+
+#: More than any socket's buffers hold on this machine.
+FLOOD = b"x" * 16_777_216
+
+Pair = tuple[SocketTransport, SocketTransport]
+
+
+def unix_sockets() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+def tcp_sockets() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return ours, theirs
+
+
+def pair(sockets: Callable[[], tuple[socket.socket, socket.socket]] = tcp_sockets) -> Pair:
+    ours, theirs = sockets()
+    return SocketTransport(ours), SocketTransport(theirs)
+
+
+def reset(stream: SocketTransport) -> None:
+    """Close so that the other end gets a reset."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    stream.close()
