@@ -32,6 +32,7 @@ __all__ = [
     "VerifyContext",
 ]
 
+#: Why a session ended.
 CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled"]
 
 
@@ -47,6 +48,11 @@ class Context(ShowsFields):
     _reply: Reply
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Refused")
+
+    @property
+    def envelope(self) -> Envelope:
+        """The envelope of the session's transaction; one without a sender when none is in progress."""
+        return self.session.envelope
 
     @property
     def reply(self) -> Reply:
@@ -101,8 +107,8 @@ class Context(ShowsFields):
         raise SMTPError(message, code, enhanced)
 
 
-# A context without fields of its own is a plain class: what attrs made for Context does for it, and a class that attrs
-# makes is a good part of a millisecond of the library's import.
+# Contexts without fields of their own are plain subclasses: they inherit what attrs generated for Context, and
+# generating a class costs a measurable part of a millisecond at import.
 class ConnectContext(Context):
     """A client connected; the 220 greeting was not sent yet."""
 
@@ -222,11 +228,6 @@ class DataStartContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (554, "Transaction refused")
 
-    @property
-    def envelope(self) -> Envelope:
-        """The transaction's envelope."""
-        return self.session.envelope
-
 
 @attrs.define(eq=False, repr=False)
 class DataContext(Context):
@@ -234,7 +235,7 @@ class DataContext(Context):
 
     Attributes:
         stream: The body, to be read once.
-        envelope: The transaction's envelope.
+        envelope: The transaction's envelope, also when the client has given the message up and the session has another.
     """
 
     stream: MessageStream
@@ -326,3 +327,8 @@ class CloseContext(ShowsFields):
 
     session: Session
     reason: CloseReason
+
+    @property
+    def envelope(self) -> Envelope:
+        """The session's envelope at its end: that of a transaction which was broken off, or one without a sender."""
+        return self.session.envelope
