@@ -35,13 +35,13 @@ _ON_CLOSE_FAILED = "session=%s on_close handler failed"
 
 C = TypeVar("C")
 
-#: What a middleware awaits to go on.
+#: What a middleware awaits to run the rest of the chain.
 CallNext = Callable[[], Awaitable[None]]
-#: Runs, then the chain goes on.
+#: A handler after which the chain goes on.
 Filter = Callable[[C], Awaitable[None]]
-#: Goes on when it awaits ``call_next()``; what follows that runs on the way back.
+#: A handler that awaits ``call_next()`` to run the rest of the chain; code after that runs on the way back.
 Middleware = Callable[[C, CallNext], Awaitable[None]]
-#: Either of the two.
+#: A filter or a middleware.
 Handler = Filter[C] | Middleware[C]
 #: Registers its handlers with the App it is given.
 Plugin = Callable[["App"], None]
@@ -61,6 +61,7 @@ _Close = TypeVar("_Close", bound=Handler[CloseContext])
 class Phase(enum.StrEnum):
     """When handlers run; the value is the decorator's name."""
 
+    # By identity, which is faster than by the value; the members are the only keys that are ever looked up.
     __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     CONNECT = "on_connect"
@@ -95,7 +96,7 @@ class App:
 
     Attributes:
         state: A namespace for what handlers share.
-        extensions: What `extend` has added, in order; `SMTPServer` reads it.
+        extensions: What `extend` has added, in order. The server reads them.
     """
 
     def __init__(self) -> None:
@@ -186,12 +187,12 @@ class App:
         return self
 
     def freeze(self) -> Chains:
-        """End registration and compile the chains; `SMTPServer` calls this when it is made.
+        """End registration and compile the chains. `SMTPServer` calls this method; programs need not.
 
         Returns:
-            The chain of each phase that has handlers: the same object on every call. Each chain runs the phase's
-            handlers on the context it is called with and raises what a handler raises, but the chain of `on_close`,
-            which logs what a handler raises and goes on with the next one.
+            The chain of each phase that has handlers; every call returns the same object. A chain runs the phase's
+            handlers on the context it is called with, and raises what a handler raises. The chain of `on_close` logs
+            the exception instead and goes on with the next handler.
         """
         if self._chains is None:
             self._chains = {

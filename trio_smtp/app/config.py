@@ -34,7 +34,7 @@ _HOSTNAME = re.compile(r"[!-~]{1,255}")
 
 
 def _number(least: float, *, whole: bool, most: float = math.inf, optional: bool = False) -> _Validator:
-    """A validator: a number of at least `least`."""
+    """Make a validator for numbers of at least `least`."""
     kind = "a whole number" if whole else "a number"
     bounds = f"from {least} to {most}" if most != math.inf else f"of at least {least}"
     allowed = f"{kind} {bounds}" + (" or None" if optional else "")
@@ -73,7 +73,7 @@ def _line(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _several(names: object) -> bool:
-    """A lone string would be taken for its letters: like what is no collection, it goes to the validator."""
+    """Whether `names` is a collection. A string is not taken for one, or its letters would be the names."""
     return isinstance(names, Iterable) and not isinstance(names, str)
 
 
@@ -131,7 +131,7 @@ def _to_networks(networks: Iterable[Network | str]) -> Any:
     try:
         return tuple(n if isinstance(n, Network) else ipaddress.ip_network(n) for n in networks)
     except ValueError as exc:
-        return exc  # told by the validator, which knows the field's name
+        return exc  # raised by the validator, which knows the field's name
 
 
 def _check_networks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -315,4 +315,4 @@ class Config(ShowsFields):
                 raise ValueError("auth_mechanisms with SCRAM in it needs scram_lookup")
             from trio_smtp.protocol.scram import library
 
-            library()  # an extra that is missing should be missed now
+            library()  # raises here, and not at the first AUTH, when the extra is not installed
