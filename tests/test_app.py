@@ -12,10 +12,12 @@ import trio
 from trio_smtp import (
     App,
     CallNext,
+    CloseContext,
     ConnectContext,
     DataContext,
     MailFromContext,
     RcptToContext,
+    Session,
     SMTPError,
     SMTPServer,
 )
@@ -44,9 +46,9 @@ async def test_a_decorator_returns_the_function_unchanged_and_registers_it_for_i
         seen.append(ctx)
 
     assert getattr(app, name)(handler) is handler
-    assert [phase for phase in Phase if app.handles(phase)] == [Phase(name)]
+    assert list(app.freeze()) == [Phase(name)]
     context = object()
-    await app.chain(Phase(name))(context)
+    await app.freeze()[Phase(name)](context)
     assert seen == [context]
 
 
@@ -126,7 +128,7 @@ async def test_calling_next_twice_is_a_runtime_error() -> None:
         runs.append(1)
 
     with pytest.raises(RuntimeError, match="call_next"):
-        await app.chain(Phase.CONNECT)(object())
+        await app.freeze()[Phase.CONNECT](object())
     assert runs == [1]
 
 
@@ -223,7 +225,7 @@ async def test_methods_partials_callable_objects_and_defaults_are_told_apart_by_
     app.on_connect(handlers)
     app.on_connect(Object.static)
     app.on_connect(functools.partial(handlers.with_more, "partial", suffix="!"))
-    await app.chain(Phase.CONNECT)(object())
+    await app.freeze()[Phase.CONNECT](object())
     assert handlers.seen == ["method", "called", "partial!"]
 
 
@@ -264,7 +266,7 @@ def test_what_is_no_handler_is_an_error_at_once_that_says_what_to_write(handler:
     assert "async def on_rcpt_to(ctx)" in str(info.value)
     assert "async def on_rcpt_to(ctx, call_next)" in str(info.value)
     assert getattr(handler, "__qualname__", repr(handler)) in str(info.value)
-    assert not app.handles(Phase.RCPT_TO)
+    assert Phase.RCPT_TO not in app.freeze()
 
 
 async def test_registering_after_serving_began_is_an_error_that_names_the_decorator() -> None:
@@ -290,7 +292,7 @@ async def test_use_lets_plugins_register_and_chains() -> None:
         return register
 
     assert app.use(plugin("one")).use(plugin("two")) is app
-    await app.chain(Phase.CONNECT)(object())
+    await app.freeze()[Phase.CONNECT](object())
     assert order == ["one", "two"]
 
 
@@ -329,4 +331,125 @@ async def test_what_a_handler_raises_comes_out_of_the_chain() -> None:
     handler: Callable[[Any], Awaitable[None]] = broken
     app.on_connect(handler)
     with pytest.raises(LookupError, match="broken"):
-        await app.chain(Phase.CONNECT)(object())
+        await app.freeze()[Phase.CONNECT](object())
+
+
+# --- compiled chains ---
+
+
+def test_chains_are_compiled_once() -> None:
+    app, _ = mail_app()
+    chains = app.freeze()
+    assert app.freeze() is chains
+    assert SMTPServer(app).chains is chains
+
+
+def test_a_phase_without_handlers_has_no_chain() -> None:
+    assert App().freeze() == {}
+
+
+def test_a_single_filter_is_its_own_chain() -> None:
+    app = App()
+
+    @app.on_connect
+    async def alone(ctx: ConnectContext) -> None: ...
+
+    assert app.freeze()[Phase.CONNECT] is alone
+
+
+async def test_a_chain_may_run_any_number_of_times() -> None:
+    app = App()
+    steps: list[str] = []
+
+    @app.on_connect
+    async def around(ctx: object, call_next: CallNext) -> None:
+        await call_next()
+        steps.append("around")
+
+    @app.on_connect
+    async def one(ctx: object) -> None:
+        steps.append("one")
+
+    chain = app.freeze()[Phase.CONNECT]
+    for _ in range(2):
+        await chain(object())
+    assert steps == ["one", "around"] * 2
+
+
+Around = Callable[[CallNext], Awaitable[None]]
+
+
+async def fails_at_once(call_next: CallNext) -> None:
+    raise LookupError("at once")
+
+
+async def fails_on_the_way_back(call_next: CallNext) -> None:
+    await call_next()
+    raise LookupError("on the way back")
+
+
+async def fails_by_calling_twice(call_next: CallNext) -> None:
+    await call_next()
+    await call_next()
+
+
+async def ends_the_chain(call_next: CallNext) -> None: ...
+
+
+async def goes_on(call_next: CallNext) -> None:
+    await call_next()
+
+
+@pytest.mark.parametrize(
+    ("around", "failures", "ran"),
+    [
+        (fails_at_once, ["at once"], ["first", "last"]),
+        (fails_on_the_way_back, ["on the way back"], ["first", "last"]),
+        (fails_by_calling_twice, ["call_next() was called twice"], ["first", "last"]),
+        (ends_the_chain, [], ["first"]),
+        (goes_on, [], ["first", "last"]),
+    ],
+)
+async def test_what_a_middleware_of_on_close_raises_is_logged_and_the_rest_runs_once(
+    around: Around, failures: list[str], ran: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+    steps: list[str] = []
+
+    @app.on_close
+    async def first(ctx: CloseContext) -> None:
+        steps.append("first")
+
+    @app.on_close
+    async def middleware(ctx: CloseContext, call_next: CallNext) -> None:
+        await around(call_next)
+
+    @app.on_close
+    async def last(ctx: CloseContext) -> None:
+        steps.append("last")
+
+    session = Session()
+    await app.freeze()[Phase.CLOSE](CloseContext(session, "quit"))
+    assert steps == ran
+    assert caplog.messages == [f"session={session.id} on_close handler failed"] * len(failures)
+    assert [str(record.exc_info and record.exc_info[1]) for record in caplog.records] == failures
+
+
+async def test_what_comes_after_a_failed_handler_of_on_close_is_not_told_of_its_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App()
+
+    @app.on_close
+    async def around(ctx: CloseContext, call_next: CallNext) -> None:
+        raise LookupError("around")
+
+    @app.on_close
+    async def last(ctx: CloseContext) -> None:
+        raise LookupError("last")
+
+    await app.freeze()[Phase.CLOSE](CloseContext(Session(), "quit"))
+    failures = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert [str(failure) for failure in failures] == ["around", "last"]
+    assert failures[1] is not None
+    assert failures[1].__context__ is None

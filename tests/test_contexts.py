@@ -25,6 +25,7 @@ from trio_smtp import (
     SMTPError,
     VerifyContext,
 )
+from trio_smtp.app.contexts import Context
 from trio_smtp.connection.sink import MessageSink
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.testing import Client, open_client
@@ -423,6 +424,52 @@ async def test_a_message_brings_its_received_field() -> None:
         assert (await send(client)).code == 250
         pattern = rf"Received: from client\.example \(unknown\)\r\n\tby mx\.example with ESMTP id {client.session.id}-1"
         assert re.match(pattern, fields[0].decode())
+
+
+# --- the envelope ---
+
+
+async def test_every_context_has_the_envelope() -> None:
+    app = App()
+    seen: dict[str, Envelope] = {}
+
+    def note(name: str) -> Callable[[Context | CloseContext], Awaitable[None]]:
+        async def handler(ctx: Context | CloseContext) -> None:
+            assert ctx.envelope is ctx.session.envelope
+            seen[name] = ctx.envelope
+            if isinstance(ctx, DataContext):
+                await ctx.stream.discard()
+
+        return handler
+
+    app.on_connect(note("connect"))
+    app.on_helo(note("helo"))
+    app.on_mail_from(note("mail"))
+    app.on_rcpt_to(note("rcpt"))
+    app.on_vrfy(note("vrfy"))
+    app.on_data_start(note("data start"))
+    app.on_data(note("data"))
+    app.on_close(note("close"))
+    async with open_client(app) as client:
+        await start_data(client)
+        await client.send_bytes(BODY + b".\r\n")
+        assert (await client.read_reply()).code == 250
+        await client.command("VRFY b")
+        await client.command("MAIL FROM:<c@example.org>")
+        await client.quit()
+    assert seen["connect"] is seen["helo"]
+    assert seen["connect"].mail_from is None
+    assert seen["rcpt"] is seen["data start"] is seen["data"]
+    assert [str(recipient) for recipient in seen["data"].rcpt_to] == ["b@example.com"]
+    assert seen["vrfy"].mail_from is None
+    assert seen["mail"] is seen["close"]  # the transaction that QUIT broke off
+    assert str(seen["close"].mail_from) == "c@example.org"
+
+
+def test_the_envelope_of_a_message_is_its_own_whatever_the_session_has() -> None:
+    context = data_context(Session(), "b@example.com")
+    assert context.envelope is not context.session.envelope
+    assert [str(recipient) for recipient in context.envelope.rcpt_to] == ["b@example.com"]
 
 
 # --- the others ---

@@ -221,11 +221,58 @@ async def test_a_cancelled_receive_loses_no_chunk(whole: Whole) -> None:
     assert await stream.read() == b"one"
 
 
+async def test_a_cancelled_read_is_a_reading_and_the_rest_can_be_discarded() -> None:
+    sink = MessageSink(None)
+    sink.open([b"one"])
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await sink.stream.read()
+    with pytest.raises(StreamConsumed):
+        await sink.stream.read()
+    assert not sink.finished
+    sink.end()
+    await sink.stream.discard()
+    assert sink.finished
+
+
+async def test_a_cancelled_discard_can_be_taken_up_again(whole: Whole) -> None:
+    stream = whole(b"one", b"two")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.discard()
+    assert scope.cancelled_caught
+    await stream.discard()
+    with pytest.raises(trio.EndOfChannel):
+        await stream.receive()
+
+
 async def test_closing_gives_the_message_up(whole: Whole) -> None:
     stream = whole(b"one")
     await stream.aclose()
+    for reading in (stream.receive, stream.read, stream.discard):
+        with pytest.raises(trio.ClosedResourceError):
+            await reading()
+
+
+async def test_closing_takes_effect_when_it_is_cancelled(whole: Whole) -> None:
+    stream = whole(b"one")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await stream.receive()
+
+
+async def test_a_stream_without_a_sending_end_is_closed() -> None:
+    class Text(MessageStream):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = "of a program's own"
+
+    stream = Text()
+    assert (stream.byte_length, stream.complete, stream.size_exceeded) == (0, False, False)
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.read()
 
 
 # --- the channel ---
@@ -235,11 +282,11 @@ async def test_the_channel_of_a_message_at_hand_serves_the_next_and_brings_nothi
     first = MessageSink(None)
     first.hand_over([b"one", b"two", b"three"])
     assert await first.stream.receive() == b"one"
-    channel = first.stream._channel
+    channel = first.stream._body.channel
     first.close_stream()  # the rest was not wanted
     second = MessageSink(None)
     second.hand_over([b"four"])
-    assert second.stream._channel is channel
+    assert second.stream._body.channel is channel
     assert await iterate(second.stream) == b"four"
     second.close_stream()
 
@@ -279,12 +326,12 @@ async def test_a_message_at_hand_of_many_chunks_has_a_channel_of_its_own() -> No
     sink = MessageSink(None)
     chunks = [b"%d" % number for number in range(20)]
     sink.hand_over(chunks)
-    channel = sink.stream._channel
+    channel = sink.stream._body.channel
     assert await iterate(sink.stream) == b"".join(chunks)
     sink.close_stream()
     following = MessageSink(None)
     following.hand_over([b"next"])
-    assert following.stream._channel is not channel
+    assert following.stream._body.channel is not channel
     following.close_stream()
 
 
@@ -294,7 +341,7 @@ async def test_only_so_many_channels_are_kept() -> None:
         sink.hand_over([b"x"])
     for sink in sinks:
         sink.close_stream()
-    assert len(sink_module._spare) == 16
+    assert len(sink_module._pool._spare) == 16
 
 
 @pytest.mark.parametrize("begin", [MessageSink.hand_over, MessageSink.open])

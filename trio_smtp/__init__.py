@@ -9,6 +9,7 @@ from .app.application import Plugin as Plugin
 from .app.config import Config as Config
 from .app.contexts import AuthContext as AuthContext
 from .app.contexts import CloseContext as CloseContext
+from .app.contexts import CloseReason as CloseReason
 from .app.contexts import CommandContext as CommandContext
 from .app.contexts import ConnectContext as ConnectContext
 from .app.contexts import DataContext as DataContext
@@ -18,6 +19,7 @@ from .app.contexts import MailFromContext as MailFromContext
 from .app.contexts import RcptToContext as RcptToContext
 from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
+from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
@@ -42,12 +44,17 @@ from .protocol.errors import SMTPError as SMTPError
 from .protocol.parameters import DeliverBy as DeliverBy
 from .protocol.parameters import DSNEnvelope as DSNEnvelope
 from .protocol.parameters import DSNRecipient as DSNRecipient
+from .protocol.parameters import ParameterParser as ParameterParser
 from .protocol.proxy import ProxyHeader as ProxyHeader
 from .protocol.replies import Reply as Reply
+from .protocol.sasl import AuthenticationFailed as AuthenticationFailed
+from .protocol.sasl import Exchange as Exchange
 from .protocol.sasl import Mechanism as Mechanism
 from .protocol.sasl import SASLContext as SASLContext
+from .protocol.sasl import SecretNeeded as SecretNeeded
 from .server.server import SMTPServer as SMTPServer
 from .server.server import serve as serve
+from .server.workers import Reload as Reload
 from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
 
@@ -55,9 +62,12 @@ __all__ = [
     "Address",
     "App",
     "AuthContext",
+    "AuthenticationFailed",
     "CallNext",
     "CloseContext",
+    "CloseReason",
     "CommandContext",
+    "CommandHandler",
     "Config",
     "ConnectContext",
     "CramMD5Credentials",
@@ -68,6 +78,7 @@ __all__ = [
     "DataStartContext",
     "DeliverBy",
     "Envelope",
+    "Exchange",
     "Extension",
     "ExternalCredentials",
     "Filter",
@@ -81,17 +92,20 @@ __all__ = [
     "MessageTooLarge",
     "Middleware",
     "OAuthCredentials",
+    "ParameterParser",
     "PlainCredentials",
     "Plugin",
     "ProtocolError",
     "ProxyHeader",
     "RcptToContext",
+    "Reload",
     "Reply",
     "SASLContext",
     "SMTPError",
     "SMTPServer",
     "ScramCredentials",
     "ScramSecret",
+    "SecretNeeded",
     "SecureContext",
     "Session",
     "Stats",

@@ -9,7 +9,8 @@ from pathlib import Path
 import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-from trio_smtp import App, Config, DataContext, create_context, serve
+from trio_smtp import App, Config, DataContext, serve
+from trio_smtp.tls import create_context
 
 app = App()
 

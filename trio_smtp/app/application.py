@@ -1,11 +1,16 @@
-"""App: where handlers are registered, and the middleware chain of each phase."""
+"""App: where handlers are registered, and how the handlers of a phase become one chain.
+
+Registering only keeps a list for each phase. `App.freeze` compiles each list, from its end, into one callable: a filter
+stands for itself, filters in a row become one function that awaits them in order, and a middleware becomes a function
+that calls it with a `call_next` for the rest of the chain.
+"""
 
 from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Awaitable, Callable
-from functools import partial
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
@@ -23,17 +28,20 @@ from .contexts import (
 )
 from .extension import Extension
 
-__all__ = ["App", "CallNext", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
+__all__ = ["App", "CallNext", "Chain", "Chains", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
+
+_logger = logging.getLogger("trio_smtp")
+_ON_CLOSE_FAILED = "session=%s on_close handler failed"
 
 C = TypeVar("C")
 
-#: What a middleware awaits to go on.
+#: What a middleware awaits to run the rest of the chain.
 CallNext = Callable[[], Awaitable[None]]
-#: Runs, then the chain goes on.
+#: A handler after which the chain goes on.
 Filter = Callable[[C], Awaitable[None]]
-#: Goes on when it awaits ``call_next()``; what follows that runs on the way back.
+#: A handler that awaits ``call_next()`` to run the rest of the chain; code after that runs on the way back.
 Middleware = Callable[[C, CallNext], Awaitable[None]]
-#: Either of the two.
+#: A filter or a middleware.
 Handler = Filter[C] | Middleware[C]
 #: Registers its handlers with the App it is given.
 Plugin = Callable[["App"], None]
@@ -53,6 +61,7 @@ _Close = TypeVar("_Close", bound=Handler[CloseContext])
 class Phase(enum.StrEnum):
     """When handlers run; the value is the decorator's name."""
 
+    # By identity, which is faster than by the value; the members are the only keys that are ever looked up.
     __hash__: ClassVar[Callable[[object], int]] = object.__hash__
 
     CONNECT = "on_connect"
@@ -68,6 +77,11 @@ class Phase(enum.StrEnum):
     CLOSE = "on_close"
 
 
+#: All handlers of a phase in one: call it with the phase's context and await what it returns.
+Chain = Callable[[Any], Awaitable[None]]
+#: The chains of an App; a phase without handlers has none.
+Chains = Mapping[Phase, Chain]
+
 # A handler, and whether it is a middleware.
 _Registered = tuple[Callable[..., Awaitable[None]], bool]
 
@@ -82,13 +96,14 @@ class App:
 
     Attributes:
         state: A namespace for what handlers share.
+        extensions: What `extend` has added, in order. The server reads them.
     """
 
     def __init__(self) -> None:
         self.state: SimpleNamespace = SimpleNamespace()
         self._handlers: dict[Phase, list[_Registered]] = {phase: [] for phase in Phase}
-        self._serving = False
-        #: The extensions that `extend` has added.
+        # None until `freeze`.
+        self._chains: Chains | None = None
         self.extensions: list[Extension] = []
 
     def on_connect(self, handler: _Connect) -> _Connect:
@@ -163,7 +178,7 @@ class App:
             ValueError: Its keyword, or one of its parameters or verbs, is there already.
             RuntimeError: Serving has begun.
         """
-        if self._serving:
+        if self._chains is not None:
             raise RuntimeError("extend: add extensions before serving begins")
         for other in self.extensions:
             if extension.clashes(other):
@@ -171,30 +186,24 @@ class App:
         self.extensions.append(extension)
         return self
 
-    def handles(self, phase: Phase) -> bool:
-        """Whether any handler is registered for the phase."""
-        return bool(self._handlers[phase])
+    def freeze(self) -> Chains:
+        """End registration and compile the chains. `SMTPServer` calls this method; programs need not.
 
-    def freeze(self) -> None:
-        """Serving begins: from now on registering is an error."""
-        self._serving = True
-
-    def chain(
-        self, phase: Phase, *, failed: Callable[[Exception], None] | None = None
-    ) -> Callable[[object], Awaitable[None]]:
-        """What runs the phase's handlers on a context.
-
-        Args:
-            phase: Which.
-            failed: Called with what one of them raises, and the next one runs; None: it ends the chain and comes out.
+        Returns:
+            The chain of each phase that has handlers; every call returns the same object. A chain runs the phase's
+            handlers on the context it is called with, and raises what a handler raises. The chain of `on_close` logs
+            the exception instead and goes on with the next handler.
         """
-        handlers = self._handlers[phase]
-        if len(handlers) == 1 and not handlers[0][1] and failed is None:
-            return handlers[0][0]
-        return partial(_run_from, handlers, 0, failed)
+        if self._chains is None:
+            self._chains = {
+                phase: _compile([_logging(each) for each in handlers] if phase is Phase.CLOSE else handlers)
+                for phase, handlers in self._handlers.items()
+                if handlers
+            }
+        return self._chains
 
     def _register(self, phase: Phase, handler: C) -> C:
-        if self._serving:
+        if self._chains is not None:
             raise RuntimeError(f"{phase.value}: register handlers before serving begins")
         self._handlers[phase].append((handler, _is_middleware(phase, handler)))  # type: ignore[arg-type]
         return handler
@@ -220,27 +229,69 @@ def _is_middleware(phase: Phase, handler: Any) -> bool:
     return len(positional) == 2
 
 
-async def _run_from(
-    handlers: list[_Registered], start: int, failed: Callable[[Exception], None] | None, context: object
-) -> None:
-    for position in range(start, len(handlers)):
-        handler, middleware = handlers[position]
-        called = not middleware
+def _compile(handlers: Sequence[_Registered]) -> Chain:
+    """Make one chain of a phase's handlers, from the last to the first."""
+    steps: list[Chain] = []
+    for handler, middleware in reversed(handlers):
+        if middleware:
+            steps = [_around(handler, _in_order(steps))]  # the middleware decides about all steps after it
+        else:
+            steps.insert(0, handler)
+    return _in_order(steps)
 
-        async def call_next(following: int = position + 1) -> None:
+
+def _in_order(steps: Sequence[Chain]) -> Chain:
+    if len(steps) == 1:
+        return steps[0]
+
+    async def run(context: Any) -> None:
+        for step in steps:
+            await step(context)
+
+    return run
+
+
+def _around(middleware: Middleware[Any], rest: Chain) -> Chain:
+    def run(context: Any) -> Awaitable[None]:
+        called = False
+
+        async def call_next() -> None:
             nonlocal called
             if called:
                 raise RuntimeError("call_next() was called twice")
             called = True
-            await _run_from(handlers, following, failed, context)
+            await rest(context)
+
+        return middleware(context, call_next)  # the caller awaits it: an `async def run` would be one coroutine more
+
+    return run
+
+
+def _logging(registered: _Registered) -> _Registered:
+    """Wrap a handler of `on_close`: what it raises is logged, and the handlers after it run, once."""
+    handler, middleware = registered
+
+    async def run_filter(context: CloseContext) -> None:
+        try:
+            await handler(context)
+        except Exception:
+            _logger.exception(_ON_CLOSE_FAILED, context.session.id)
+
+    async def run_middleware(context: CloseContext, call_next: CallNext) -> None:
+        called = False
+
+        async def note_call() -> None:
+            nonlocal called
+            called = True
+            await call_next()
 
         try:
-            await (handler(context, call_next) if middleware else handler(context))
-        except Exception as exc:
-            if failed is None:
-                raise
-            failed(exc)
-            if not called:
-                continue
-        if middleware:
+            await handler(context, note_call)
+        except Exception:
+            _logger.exception(_ON_CLOSE_FAILED, context.session.id)
+        else:
             return
+        if not called:  # the middleware failed before it went on, so the others have not run yet
+            await call_next()
+
+    return (run_middleware if middleware else run_filter), middleware

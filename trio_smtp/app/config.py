@@ -32,7 +32,7 @@ _HOSTNAME = re.compile(r"[!-~]{1,255}")
 
 
 def _number(least: float, *, whole: bool, most: float = math.inf, optional: bool = False) -> _Validator:
-    """A validator: a number of at least `least`."""
+    """Make a validator for numbers of at least `least`."""
     kind = "a whole number" if whole else "a number"
     bounds = f"from {least} to {most}" if most != math.inf else f"of at least {least}"
     allowed = f"{kind} {bounds}" + (" or None" if optional else "")
@@ -71,7 +71,7 @@ def _line(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _several(names: object) -> bool:
-    """A lone string would be taken for its letters: like what is no collection, it goes to the validator."""
+    """Whether `names` is a collection. A string is not taken for one, or its letters would be the names."""
     return isinstance(names, Iterable) and not isinstance(names, str)
 
 
@@ -129,7 +129,7 @@ def _to_networks(networks: Iterable[Network | str]) -> Any:
     try:
         return to_networks(networks)
     except ValueError as exc:
-        return exc  # told by the validator, which knows the field's name
+        return exc  # raised by the validator, which knows the field's name
 
 
 def _check_networks(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -313,4 +313,4 @@ class Config(ShowsFields):
                 raise ValueError("auth_mechanisms with SCRAM in it needs scram_lookup")
             from trio_smtp.protocol.extras import scramp
 
-            scramp()  # an extra that is missing should be missed now
+            scramp()  # raises here, and not at the first AUTH, when the extra is not installed

@@ -32,6 +32,7 @@ __all__ = [
     "VerifyContext",
 ]
 
+#: Why a session ended.
 CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled"]
 
 
@@ -49,11 +50,16 @@ class Context(ShowsFields):
     _refusal: ClassVar[tuple[int, str]] = (550, "Refused")
 
     @property
+    def envelope(self) -> Envelope:
+        """The envelope of the session's transaction; one without a sender when none is in progress."""
+        return self.session.envelope
+
+    @property
     def reply(self) -> Reply:
         """The positive reply that will be sent. Assign another of the same class (2xx or 3xx) to change it.
 
         Raises:
-            ValueError: The class of the reply is another.
+            ValueError: The new reply is of another class.
         """
         return self._reply
 
@@ -101,8 +107,8 @@ class Context(ShowsFields):
         raise SMTPError(message, code, enhanced)
 
 
-# A context without fields of its own is a plain class: what attrs made for Context does for it, and a class that attrs
-# makes is a good part of a millisecond of the library's import.
+# Contexts without fields of their own are plain subclasses: they inherit what attrs generated for Context, and
+# generating a class costs a measurable part of a millisecond at import.
 class ConnectContext(Context):
     """A client connected; the 220 greeting was not sent yet."""
 
@@ -144,12 +150,12 @@ class HeloContext(Context):
 
 @attrs.define(eq=False, repr=False)
 class AuthContext(Context):
-    """The SASL exchange is complete. Nobody calling `accept` means 535.
+    """The SASL exchange is complete; unless a handler calls `accept`, the client gets 535.
 
     Attributes:
         credentials: What the client presented.
-        accepted: `accept` was called.
-        user: What it was given.
+        accepted: Whether `accept` was called.
+        user: What `accept` was called with.
     """
 
     credentials: Credentials
@@ -161,7 +167,7 @@ class AuthContext(Context):
 
     @property
     def oauth_challenge(self) -> Mapping[str, str]:
-        """What an OAuth client is told before it is refused."""
+        """The error challenge that an OAuth client gets before it is refused."""
         return self._challenge or {"status": "401", "schemes": "bearer"}
 
     def challenge(self, error: Mapping[str, str]) -> None:
@@ -222,11 +228,6 @@ class DataStartContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (554, "Transaction refused")
 
-    @property
-    def envelope(self) -> Envelope:
-        """The transaction's envelope."""
-        return self.session.envelope
-
 
 @attrs.define(eq=False, repr=False)
 class DataContext(Context):
@@ -234,7 +235,7 @@ class DataContext(Context):
 
     Attributes:
         stream: The body, to be read once.
-        envelope: The transaction's envelope.
+        envelope: The transaction's envelope, also when the client has given the message up and the session has another.
     """
 
     stream: MessageStream
@@ -252,7 +253,7 @@ class DataContext(Context):
     def reject_recipient(
         self, recipient: Address, message: str | Iterable[str], code: int = 550, *, enhanced: str | None = None
     ) -> None:
-        """Refuse the message for one of its recipients; the others go on (LMTP only).
+        """Refuse the message for one of its recipients and not for the others (LMTP only).
 
         Args:
             recipient: The object out of ``envelope.rcpt_to``.
@@ -280,11 +281,12 @@ class DataContext(Context):
     def received_header(self) -> bytes:
         """The Received header field for this message, CRLF included, folded.
 
-        A message that begins with a space or a tab would go on with it: put an empty line between the two.
+        If the message begins with a space or a tab, put an empty line between this field and the message: the message
+        would continue the field otherwise.
 
         RFC: RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3, RFC 8314 section 4.3 (the tls clause).
         """
-        from .received import received_header  # brings date formatting, which not every server needs
+        from .received import received_header  # loads date formatting, which not every server needs
 
         return received_header(self.session, self.envelope, self._hostname)
 
@@ -304,11 +306,11 @@ class VerifyContext(Context):
 
 @attrs.define(eq=False, repr=False)
 class CommandContext(Context):
-    """A verb that an `Extension` brought.
+    """A command whose verb an `Extension` has added.
 
     Attributes:
         verb: The verb, upper case.
-        argument: What follows it.
+        argument: What follows the verb.
     """
 
     verb: str
@@ -317,7 +319,7 @@ class CommandContext(Context):
 
 @attrs.frozen(eq=False, repr=False)
 class CloseContext(ShowsFields):
-    """The connection is over; nothing more can be said.
+    """The session has ended; no reply can be sent any more.
 
     Attributes:
         session: The client's session.
@@ -326,3 +328,8 @@ class CloseContext(ShowsFields):
 
     session: Session
     reason: CloseReason
+
+    @property
+    def envelope(self) -> Envelope:
+        """The session's envelope at its end: that of a transaction which was broken off, or one without a sender."""
+        return self.session.envelope

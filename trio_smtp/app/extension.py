@@ -27,7 +27,7 @@ _logger = logging.getLogger("trio_smtp")
 
 #: The verbs of the library by name.
 VERBS: Mapping[str, Verb] = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
-#: What EHLO says by other means than an `Extension`.
+#: Keywords that EHLO shows without an `Extension`; a program's own may not use them.
 _RESERVED = frozenset({"STARTTLS", "AUTH", "HELP", "XCLIENT", "XFORWARD"})
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 
@@ -56,11 +56,12 @@ class Extension(ShowsFields):
         keyword: The EHLO keyword.
         argument: What follows it: a string, or a function of the session.
         mail_parameters: Parsers of MAIL's parameters by name. A parser takes the value as sent (True where it has none)
-            and returns what is kept; its ValueError is answered by 501 with the error's text, its SMTPError by that
-            one's reply.
+            and returns what is kept. A ValueError it raises is answered by 501 with the error's text, an SMTPError by
+            its reply.
         rcpt_parameters: The same for RCPT.
         commands: Handlers of verbs of its own: ``async (ctx: CommandContext)``.
-        available: Whether a session is offered it now; None: always. Asked at connect, after TLS and after AUTH.
+        available: Called with the session at connect, after TLS and after AUTH: whether the extension is offered from
+            then on. None: always.
 
     Raises:
         ValueError: A keyword is malformed, or a keyword, parameter or verb is one of the library's own.
@@ -85,12 +86,12 @@ class Extension(ShowsFields):
         if taken:
             raise ValueError(f"{self.keyword}: {', '.join(taken)} is the library's own")
         for name, handler in self.commands.items():
-            # An object may be the handler.
+            # The handler may be an object whose `__call__` is async.
             if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
                 raise TypeError(f"commands: {name}: write `async def handler(ctx)`, not {handler!r}")
 
     def clashes(self, other: Extension) -> bool:
-        """Whether both bring the same keyword, parameter or verb."""
+        """Whether the two have a keyword, a parameter or a verb in common."""
         return (
             self.keyword == other.keyword
             or bool(set(self.commands) & set(other.commands))
@@ -99,7 +100,7 @@ class Extension(ShowsFields):
         )
 
     def offered(self, session: Session) -> bool:
-        """Whether a session may use it now; not when asking fails, which is logged."""
+        """Whether the session may use the extension now. False when `available` raises; that is logged."""
         if self.available is None:
             return True
         try:
@@ -109,7 +110,7 @@ class Extension(ShowsFields):
             return False
 
     def line(self, session: Session) -> str:
-        """What EHLO shows; nothing when the function of the session fails, which is logged."""
+        """The line that EHLO shows. Empty when the function `argument` raises; that is logged."""
         try:
             argument = self.argument if isinstance(self.argument, str) else self.argument(session)
         except Exception:

@@ -2,7 +2,7 @@
 
 A bare channel cannot tell "end of message" from "client vanished": both close it. So the receiving end,
 `MessageStream`, *raises* when the body is not whole, and half a message can never look like a whole one.
-What puts the octets in as they arrive, and says how they ended, is a `MessageSink` (sink.py).
+The connection holds the sending end; both ends share a `Body`, in which the connection notes how the message ended.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_smtp.protocol.errors import SMTPError
+
+from .body import Body
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -72,147 +75,130 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     Read it once, by ``async for``, `read`, `read_message` or `receive`. The positive reply is sent only after
     the message was read to its end, or given up on purpose with `discard`.
 
+    Args:
+        body: What the sending end shares with this one; None: a stream without a sending end, which is closed.
+
     Error handling: when the body is not whole, every way of reading it raises `MessageTooLarge`,
-    `MessageMalformed` or `MessageIncomplete`. Swallowing that does not change the reply.
+    `MessageMalformed` or `MessageIncomplete`. Swallowing that error does not change the reply.
+
+    Resource handling: the server closes the stream when the handlers have returned, so a handler need not. A task that
+    keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = (
-        "_channel",
-        "_complete",
-        "_consumed",
-        "_error",
-        "_finished",
-        "_left",
-        "_length",
-        "_size_exceeded",
-        "_taps",
-    )
+    __slots__ = ("_body", "_consumed", "_taps")
 
-    def __init__(self) -> None:
-        # None: closed.
-        self._channel: trio.MemoryReceiveChannel[bytes] | None = None
-        # Chunks in the channel, when all of the message is there; None: its end is the channel's.
-        self._left: int | None = None
-        self._taps: list[Callable[[bytes], None]] = []
-        self._length = 0
-        self._complete = False
+    def __init__(self, body: Body | None = None) -> None:
+        self._body = Body() if body is None else body
         self._consumed = False
-        self._finished = False
-        self._size_exceeded = False
-        self._error: Exception | None = None
+        self._taps: list[Callable[[bytes], None]] = []
 
     @property
     def byte_length(self) -> int:
         """Octets received from the client so far, dots unstuffed."""
-        return self._length
+        return self._body.length
 
     @property
     def size_exceeded(self) -> bool:
         """The message has more than ``max_message_size`` octets."""
-        return self._size_exceeded
+        return self._body.size_exceeded
 
     @property
     def complete(self) -> bool:
         """The end mark was seen and nothing was wrong."""
-        return self._complete
+        return self._body.complete
 
     def tap(self, callback: Callable[[bytes], None]) -> None:
-        """See the octets without being the one that consumes them.
+        """See the octets without consuming them.
 
         Args:
-            callback: Called with every chunk as it is handed on, and with ``b""`` at the end of a whole message.
-                What it raises refuses the message, as if a handler had raised it.
+            callback: Called with every chunk when the handler that reads the message receives it, and with ``b""`` at
+                the end of a whole message. What it raises refuses the message, as if a handler had raised it.
         """
         self._taps.append(callback)
 
     async def receive(self) -> bytes:
-        """The next chunk.
+        """Receive the next chunk.
+
+        Returns:
+            1 to 65,536 octets.
 
         Raises:
-            trio.EndOfChannel: The message is whole and was handed on completely.
+            trio.EndOfChannel: The message is whole, and all of it was received.
             trio.ClosedResourceError: The stream was closed.
             MessageTooLarge: More octets than allowed.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
 
-        Cancellation: a chunk is never lost; takes what is ready without a pass of the scheduler.
+        Cancellation: no chunk is lost; the next call returns it. A chunk that is ready is returned without a pass of
+        the scheduler.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        chunk = self._take() if self._left is not None else await self._wait()
+        await checkpoint_if_cancelled()
+        body = self._body
+        chunk = self._take(body) if body.left is not None else await self._wait(body)
         if not chunk:
             raise trio.EndOfChannel
         return chunk
 
     async def __anext__(self) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        chunk = self._take() if self._left is not None else await self._wait()
+        await checkpoint_if_cancelled()
+        body = self._body
+        chunk = self._take(body) if body.left is not None else await self._wait(body)
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
-    def _take(self) -> bytes:
-        """The next chunk of a message that is there as a whole, or ``b""`` at its end."""
-        if self._channel is None:
+    def _take(self, body: Body) -> bytes:
+        """Return the next chunk of a message that is in the channel as a whole, or ``b""`` at its end."""
+        if body.channel is None:
             raise trio.ClosedResourceError
-        if not self._left:
-            return self._reach_end()
-        chunk = self._channel.receive_nowait()
-        # Not before: what is raised in between must not leave a chunk in the channel that nobody counts.
-        self._left -= 1
+        if not body.left:
+            return self._reach_end(body)
+        chunk = body.channel.receive_nowait()
+        # Decrement only after the receive: if it raised, the chunk is still in the channel and must stay counted.
+        body.left -= 1
         if self._taps:
             self._run_taps(chunk)
         return chunk
 
-    async def _wait(self) -> bytes:
-        """The same for one that is on its way."""
-        if self._channel is None:
+    async def _wait(self, body: Body) -> bytes:
+        """Return the next chunk of a message that is still coming, or ``b""`` at its end."""
+        if body.channel is None:
             raise trio.ClosedResourceError
         try:
             try:
-                chunk = self._channel.receive_nowait()
+                chunk = body.channel.receive_nowait()
             except trio.WouldBlock:
-                chunk = await self._channel.receive()
+                chunk = await body.channel.receive()
         except trio.EndOfChannel:
-            return self._reach_end()
+            return self._reach_end(body)
         if self._taps:
             self._run_taps(chunk)
         return chunk
 
-    def _reach_end(self) -> bytes:
-        if self._error is not None:
-            raise self._error
-        if not self._finished:
+    def _reach_end(self, body: Body) -> bytes:
+        if body.error is not None:
+            raise body.error
+        if not body.finished:
             if self._taps:
                 self._run_taps(b"")
-            self._finished = True
+            body.finished = True
         return b""
-
-    def _close(self) -> None:
-        # Without the end that sends it is open: the channel of a message at hand is another's next.
-        if self._channel is not None and self._left is None:
-            self._channel.close()
-        self._channel = None
 
     def _run_taps(self, chunk: bytes) -> None:
         try:
             for tap in self._taps:
                 tap(chunk)
         except Exception as exc:
-            # Kept, so that a handler which swallows it does not change the reply.
-            self._fail(exc)
-            self._close()
+            # The error is kept, so that a handler which swallows it does not change the reply.
+            self._body.fail(exc)
+            self._body.close()
             if isinstance(exc, (trio.EndOfChannel, StopAsyncIteration)):
-                # Whoever reads would take it for the end of a whole message.
+                # The reader would take either of them for the end of a whole message.
                 raise RuntimeError(f"a tap raised {type(exc).__name__}") from exc
             raise
 
-    def _fail(self, error: Exception) -> None:
-        if self._error is None:
-            self._error = error
-        self._complete = False
-
     def __aiter__(self) -> MessageStream:
-        """The chunks; once.
+        """Iterate over the chunks; once.
 
         Raises:
             StreamConsumed: The message was read already.
@@ -226,16 +212,23 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         self._consumed = True
 
     async def read(self, limit: int | None = None) -> bytes:
-        """The whole message (what is left of it).
+        """Read the whole message, or what `receive` has left of it.
 
         Args:
             limit: The most octets to take; None: no limit but the server's.
+
+        Returns:
+            All the octets, in memory.
 
         Raises:
             MessageTooLarge: There are more than `limit` octets, or more than the server allows.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
             StreamConsumed: The message was read already.
+            trio.ClosedResourceError: The stream was closed.
+
+        Cancellation: what was read so far is lost, and another `read` raises `StreamConsumed`. The reply is 451 unless
+        `discard` or `receive` takes the rest.
         """
         chunks: list[bytes] = []
         size = 0
@@ -243,19 +236,26 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
             size += len(chunk)
             if limit is not None and size > limit:
                 error = MessageTooLarge()
-                self._fail(error)
+                self._body.fail(error)
                 raise error
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read_message(self) -> EmailMessage:
-        """The whole message, parsed with the policy ``email.policy.SMTP``, in a thread when it is large.
+        """Read the whole message and parse it with the policy ``email.policy.SMTP``.
 
         Raises:
             MessageTooLarge: More octets than allowed.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
             StreamConsumed: The message was read already.
+            trio.ClosedResourceError: The stream was closed.
+
+        Cancellation: as with `read`. A message of 65,536 octets or more is parsed in a worker thread; a cancellation
+        that comes meanwhile does not stop the thread, and takes effect at the next checkpoint after this call.
+
+        Resource handling: the octets and the parsed message are in memory at the same time. The worker thread counts
+        against trio's default thread limiter.
         """
         from email import message_from_bytes, policy
 
@@ -265,12 +265,17 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return await trio.to_thread.run_sync(lambda: message_from_bytes(data, policy=policy.SMTP))
 
     async def discard(self) -> None:
-        """Take the rest of the message and throw it away, on purpose: the reply stays positive.
+        """Receive the rest of the message and throw it away, on purpose: the reply stays positive.
 
         Raises:
             MessageTooLarge: More octets than allowed.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
+            trio.ClosedResourceError: The stream was closed.
+
+        Cancellation: another call goes on with the rest; without one the reply is 451.
+
+        Resource handling: holds one chunk at a time. Waits until the client has sent the whole message.
         """
         self._consumed = True
         with suppress(trio.EndOfChannel):
@@ -278,6 +283,9 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
                 await self.receive()
 
     async def aclose(self) -> None:
-        """Give the message up: the reply becomes 451 unless the message was read to its end before."""
-        self._close()
+        """Give the message up: the reply becomes 451 unless the message was read to its end before.
+
+        Cancellation: the stream is closed in any case.
+        """
+        self._body.close()
         await trio.lowlevel.checkpoint()

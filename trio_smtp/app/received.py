@@ -9,12 +9,12 @@ from .session import Envelope, Session
 
 __all__ = ["received_header"]
 
-# The HELO name is whatever one word the client chose; in a header it may not open a comment or end a clause.
+# A HELO name is any word the client chooses; in a header field it may not open a comment or end a clause.
 _NOT_IN_DOMAIN = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
 def _peer(session: Session) -> str:
-    """TCP-info: what the connection itself tells of the client."""
+    """The TCP-info of RFC 5321 section 4.4: the client's address and name as the connection has them."""
     address = session.remote_address
     if address is None:
         return _NOT_IN_DOMAIN.sub("?", session.client_hostname)
@@ -27,7 +27,7 @@ def _peer(session: Session) -> str:
 def received_header(session: Session, envelope: Envelope, hostname: str) -> bytes:
     """Build the field, folded, CRLF included.
 
-    The ``for`` clause is there only when there is one recipient: it must not tell others of each other
+    The field has a ``for`` clause only when there is one recipient, so that no recipient learns of another
     (RFC 5321 section 7.6).
     """
     helo = _NOT_IN_DOMAIN.sub("?", session.host_name_appears_as or "unknown")

@@ -30,7 +30,7 @@ class TLSInfo(ShowsFields):
         version: ``"TLSv1.2"``, ``"TLSv1.3"``.
         bits: Secret bits of the cipher.
         peer_certificate: The client's certificate (DER), or None.
-        server_certificate: Ours (DER), where it is known (`create_context`), or None.
+        server_certificate: Ours (DER), where it is known (`trio_smtp.tls.create_context`), or None.
     """
 
     name: str

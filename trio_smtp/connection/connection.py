@@ -195,7 +195,7 @@ class Connection(Wire):
         if self.machine.state is _CLOSED:
             last_words = None  # they have been said: the time of a message given up by QUIT was over
         self.machine.close()
-        last_act = last_words is not None or self.owes_replies or self.app.handles(Phase.CLOSE)
+        last_act = last_words is not None or self.owes_replies or Phase.CLOSE in self.chains
         if last_act or not self.close_at_once():
             with trio.CancelScope(shield=True):
                 await finish(self, last_words)
@@ -242,7 +242,7 @@ class Connection(Wire):
         again = self.seen
         self.seen = True
         reply = self.server.greeting
-        if self.app.handles(Phase.CONNECT):
+        if Phase.CONNECT in self.chains:
             reply = await self.phase(Phase.CONNECT, ConnectContext(self.session, self.server.greeting))
         if reply.code < 400 and login is not None:
             reply = await log_in(self, login) or reply
@@ -356,7 +356,7 @@ class Connection(Wire):
         Returns:
             The reply: the context's, or what the handlers' exception stands for.
         """
-        return self.run_handlers(phase, context, self.app.chain(phase), timed=timed)
+        return self.run_handlers(phase, context, self.chains[phase], timed=timed)
 
     async def run_handlers(
         self, where: str, context: C, handlers: Callable[[C], Awaitable[None]], *, timed: bool = True

@@ -70,7 +70,7 @@ async def finish(conn: Connection, last_words: Reply | None) -> None:
         logger.error("session=%s closing failed", conn.session.id, exc_info=exc)
     finally:
         await _close(conn)
-    if conn.seen and conn.app.handles(Phase.CLOSE):
+    if conn.seen and Phase.CLOSE in conn.chains:
         await _run_close_handlers(conn)
 
 
@@ -91,10 +91,7 @@ async def _close(conn: Connection) -> None:
 
 
 async def _run_close_handlers(conn: Connection) -> None:
-    def failed(exc: Exception) -> None:
-        logger.error("session=%s on_close handler failed", conn.session.id, exc_info=exc)
-
     with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
-        await conn.app.chain(Phase.CLOSE, failed=failed)(CloseContext(conn.session, conn.reason))
+        await conn.chains[Phase.CLOSE](CloseContext(conn.session, conn.reason))
     if limit.cancelled_caught:
         conn.log(logging.ERROR, "on_close did not end in time")

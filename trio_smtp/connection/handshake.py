@@ -57,7 +57,7 @@ async def handshake(conn: Connection) -> None:
 
 async def after_handshake(conn: Connection) -> Reply | None:
     """Run `on_secure`; returns what it refused with, or None."""
-    if not conn.app.handles(Phase.SECURE):
+    if Phase.SECURE not in conn.chains:
         return None
     reply = await conn.phase(Phase.SECURE, SecureContext(conn.session, _SECURED))
     return reply if reply.code >= 400 else None

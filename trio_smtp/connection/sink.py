@@ -4,24 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import final
 
 import trio
 
+from trio_smtp.app.body import Body
 from trio_smtp.app.message import MessageStream, MessageTooLarge
 from trio_smtp.protocol.errors import SMTPError
 
-__all__ = ["MessageSink"]
+__all__ = ["ChannelPool", "MessageSink"]
 
 _Channel = tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]]
 
-# Subscribed once: doing it again for each message costs as much as the channel.
+# The subscript is evaluated here and not for each message: it costs as much as opening the channel.
 _open_channel = trio.open_memory_channel[bytes]
-#: Chunks that a channel for messages at hand holds: more than one receive brings.
-_AT_HAND = 8
-#: Such channels, empty and open, for the next message: making one takes longer than all the rest of a message's way
-#: through it.
-_spare: list[_Channel] = []
-_MAX_SPARE = 16
+#: Chunks that a channel of the pool holds: more than one receive brings.
+_POOLED_CHUNKS = 8
+_MAX_POOLED = 16
+
+
+@final
+class ChannelPool:
+    """Empty channels kept for reuse: creating one costs more than everything else a small message does in it.
+
+    `Body.left` counts the chunks in such a channel and so tells the end of the message. Neither end of the channel is
+    closed for that, and the next message can use it.
+    """
+
+    __slots__ = ("_spare",)
+
+    def __init__(self) -> None:
+        self._spare: list[_Channel] = []
+
+    def take(self) -> _Channel:
+        """Return a channel that is empty and open, kept or new."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return _open_channel(_POOLED_CHUNKS)
+
+    def give_back(self, channel: _Channel, chunks: int) -> None:
+        """Keep a channel for the next message, unless enough are kept.
+
+        Args:
+            channel: Both ends, open.
+            chunks: How many chunks are still in it; they are thrown away.
+        """
+        if len(self._spare) < _MAX_POOLED:
+            while chunks:
+                channel[1].receive_nowait()
+                chunks -= 1
+            self._spare.append(channel)
+
+
+_pool = ChannelPool()
 
 
 class MessageSink:
@@ -32,80 +68,88 @@ class MessageSink:
 
     Attributes:
         stream: The receiving end, for the handlers.
-        dropped: Octets of the body that were thrown away because nobody takes them.
+        dropped: Octets of the body that were thrown away, because the message failed or no handler reads it.
     """
 
-    __slots__ = ("_channel", "_ended", "_max_size", "_spare", "_taking", "dropped", "stream")
+    __slots__ = ("_body", "_channel", "_max_size", "_pooled", "_taking", "dropped", "stream")
 
     def __init__(self, max_size: int | None) -> None:
+        self._body = body = Body()
+        self.stream: MessageStream = MessageStream(body)
         self._channel: trio.MemorySendChannel[bytes] | None = None
-        # The channel, when it is to be used again.
-        self._spare: _Channel | None = None
-        self.stream: MessageStream = MessageStream()
+        # The same channel with its other end, when it goes back to the pool.
+        self._pooled: _Channel | None = None
         self._max_size = math.inf if max_size is None else max_size
         self._taking = True
-        self._ended = False
         self.dropped: int = 0
 
     def open(self, chunks: Sequence[bytes]) -> None:
-        """Begin a message that is on its way with the chunks that have come; the channel holds these, or one."""
-        self._channel, self.stream._channel = _open_channel(max(1, len(chunks)))
+        """Begin a message that is still coming.
+
+        Args:
+            chunks: What has come of it. The channel holds as many chunks, and at least one.
+        """
+        self._channel, self._body.channel = _open_channel(max(1, len(chunks)))
         for chunk in chunks:
             self.put_nowait(chunk)
         if not self._taking:
             self._stop()
 
     def hand_over(self, chunks: Sequence[bytes]) -> None:
-        """Hand on the whole of a message that is there: at once, and up to its end."""
-        stream = self.stream
-        if len(chunks) <= _AT_HAND:
-            try:
-                self._spare = _spare.pop()
-            except IndexError:
-                self._spare = _open_channel(_AT_HAND)
-            self._channel, stream._channel = self._spare
+        """Hand over a message that has come as a whole, its end included, without waiting.
+
+        Args:
+            chunks: All of it.
+        """
+        body = self._body
+        if len(chunks) <= _POOLED_CHUNKS:
+            self._pooled = _pool.take()
+            self._channel, body.channel = self._pooled
         else:
-            self._channel, stream._channel = _open_channel(len(chunks))
-        left = 0
+            self._channel, body.channel = _open_channel(len(chunks))
+        body.left = 0
         for chunk in chunks:
             self.put_nowait(chunk)
-            left += self._taking
-        stream._left = left
-        self.end()
+            body.left += self._taking
+        self._taking = False
+        if body.error is None:
+            body.complete = True
 
     @property
     def error(self) -> Exception | None:
         """What is wrong with the message, or what a tap raised."""
-        return self.stream._error
+        return self._body.error
 
     @property
     def finished(self) -> bool:
         """The handlers read the message to its end, or discarded the rest on purpose."""
-        return self.stream._finished
+        return self._body.finished
 
     def put_nowait(self, chunk: bytes) -> bool:
-        """Take a chunk in, or drop it when the message failed or nobody reads; False: the channel is full."""
-        stream = self.stream
-        if self._taking and stream._length + len(chunk) > self._max_size:
-            stream._size_exceeded = True
-            self.fail(MessageTooLarge())
+        """Take a chunk, or drop it when the message failed or no handler reads it; False: the channel is full."""
+        body = self._body
+        length = body.length + len(chunk)
         if self._taking:
-            assert self._channel is not None
-            try:
-                self._channel.send_nowait(chunk)
-            except trio.WouldBlock:
-                return False
-            except trio.BrokenResourceError:
-                self._taking = False
-        stream._length += len(chunk)
+            if length > self._max_size:
+                body.size_exceeded = True
+                self.fail(MessageTooLarge())
+            else:
+                assert self._channel is not None
+                try:
+                    self._channel.send_nowait(chunk)
+                except trio.WouldBlock:
+                    return False
+                except trio.BrokenResourceError:
+                    self._taking = False
+        body.length = length
         if not self._taking:
             self.dropped += len(chunk)
         return True
 
     async def put(self, chunk: bytes) -> None:
-        """The same, waiting until the reader has made room."""
+        """Take a chunk for which `put_nowait` found no room, as soon as the reader has made some."""
         assert self._channel is not None
-        self.stream._length += len(chunk)
+        self._body.length += len(chunk)
         try:
             await self._channel.send(chunk)
         except trio.BrokenResourceError:
@@ -114,33 +158,29 @@ class MessageSink:
 
     def end(self) -> None:
         """The end mark was seen."""
-        if self.stream._error is None:
-            self.stream._complete = True
-        self._ended = True
+        if self._body.error is None:
+            self._body.complete = True
         self._stop()
 
     def fail(self, error: SMTPError) -> None:
-        """The message will not be whole; the first reason stays, and a message that has ended has ended."""
-        if not self._ended:
-            self.stream._fail(error)
+        """The message will not be whole; the first reason stays, and a message that is complete cannot fail."""
+        if not self._body.complete:
+            self._body.fail(error)
         self._stop()
 
     def _stop(self) -> None:
         self._taking = False
-        if self._channel is not None and self._spare is None:
+        if self._channel is not None and self._body.left is None:
             self._channel.close()
 
     def close_stream(self) -> None:
         """The handlers are done: what still arrives is dropped."""
-        stream = self.stream
-        stream._close()
-        if isinstance(stream._error, SMTPError):
-            # What was raised in the handlers holds their frames, which hold the stream, which holds it.
-            stream._error.__traceback__ = stream._error.__context__ = None
-        if self._spare is not None and len(_spare) < _MAX_SPARE:
-            receive_channel = self._spare[1]
-            while stream._left:  # a handler that refused early
-                receive_channel.receive_nowait()
-                stream._left -= 1
-            _spare.append(self._spare)
-            self._spare = None
+        body = self._body
+        body.close()
+        error = body.error
+        if isinstance(error, SMTPError):
+            # Its traceback holds the handlers' frames, which hold the stream, whose body holds the error: a cycle.
+            error.__traceback__ = error.__context__ = None
+        if self._pooled is not None:
+            _pool.give_back(self._pooled, body.left or 0)
+            self._pooled = None

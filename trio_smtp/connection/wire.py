@@ -23,7 +23,7 @@ from trio_smtp.protocol.replies import Reply, default_enhanced
 from trio_smtp.protocol.sasl import MECHANISMS
 
 if TYPE_CHECKING:
-    from trio_smtp.app.application import App
+    from trio_smtp.app.application import Chains
     from trio_smtp.app.config import Config
     from trio_smtp.app.stats import Stats
     from trio_smtp.protocol.commands import Syntax
@@ -59,7 +59,7 @@ class Wire:
         "_raw",
         "_transport",
         "activity",
-        "app",
+        "chains",
         "config",
         "enhanced",
         "framer",
@@ -77,7 +77,7 @@ class Wire:
 
     def __init__(self, server: SMTPServer, stream: trio.abc.Stream, session: Session) -> None:
         self.server: SMTPServer = server
-        self.app: App = server.app
+        self.chains: Chains = server.chains
         self.config: Config = server.config
         self.stats: Stats = server.stats
         self.stream: trio.abc.Stream = stream

@@ -96,6 +96,8 @@ async def ask_handlers(conn: Connection, credentials: Credentials) -> tuple[Repl
     """Ask `on_auth`, and let the client in when it accepts; the reply's code tells."""
     session = conn.session
     context = AuthContext(session, _ACCEPTED, credentials)
+    if Phase.AUTH not in conn.chains:  # XCLIENT LOGIN, which needs no AUTH
+        return _NOBODY_ACCEPTED, context
     reply = await conn.phase(Phase.AUTH, context)
     if reply.code >= 400:
         return _as_refusal(reply), context

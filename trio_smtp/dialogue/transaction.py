@@ -46,9 +46,9 @@ async def receive_message(conn: Connection, command: Command) -> Reply | None:
 
 async def _begin(conn: Connection) -> Reply:
     """May a message come? `on_data_start` is asked; the 354 that says so is not sent to a client that uses BDAT."""
-    if not conn.app.handles(_DATA):
+    if _DATA not in conn.chains:
         return _NO_HANDLER
-    if not conn.app.handles(_DATA_START):
+    if _DATA_START not in conn.chains:
         return _START
     return await conn.phase(_DATA_START, DataStartContext(conn.session, _START))
 

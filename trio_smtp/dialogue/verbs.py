@@ -51,7 +51,7 @@ async def _hello(conn: Connection, command: Command) -> Reply:
     session.host_name_appears_as = command.argument
     extensions = [] if verb is Verb.HELO else conn.server.offer.ehlo_lines(session)
     reply = conn.server.hello
-    if conn.app.handles(Phase.HELO):
+    if Phase.HELO in conn.chains:
         reply = await conn.phase(Phase.HELO, HeloContext(session, reply, command.argument, extensions))
     elif extensions:
         reply = conn.server.ehlo_reply(tuple(extensions))
@@ -75,7 +75,7 @@ async def _mail(conn: Connection, command: Command) -> Reply:
         raise ProtocolError("Message size exceeds the limit", 552, "5.3.4", counted=False)
     session.envelope = _envelope(address, values)
     reply = _SENDER_OK
-    if conn.app.handles(_MAIL_FROM):
+    if _MAIL_FROM in conn.chains:
         reply = await conn.phase(_MAIL_FROM, MailFromContext(session, reply, address))
     if reply.code >= 400:
         session.envelope = Envelope()
@@ -116,7 +116,7 @@ async def _rcpt(conn: Connection, command: Command) -> Reply:
     if len(envelope.rcpt_to) >= conn.config.max_recipients:
         return _TOO_MANY_RECIPIENTS
     reply = _RECIPIENT_OK
-    if conn.app.handles(_RCPT_TO):
+    if _RCPT_TO in conn.chains:
         reply = await conn.phase(_RCPT_TO, RcptToContext(session, reply, address))
     if reply.code < 400:
         envelope.rcpt_to.append(address)
@@ -137,13 +137,13 @@ async def _help(conn: Connection, command: Command) -> Reply:
 
 
 async def _vrfy(conn: Connection, command: Command) -> Reply:
-    if not conn.app.handles(Phase.VRFY):
+    if Phase.VRFY not in conn.chains:
         return _CANNOT_VERIFY
     return await conn.phase(Phase.VRFY, VerifyContext(conn.session, _VERIFIED, command.argument))
 
 
 async def _expn(conn: Connection, command: Command) -> Reply:
-    if not conn.app.handles(Phase.EXPN):
+    if Phase.EXPN not in conn.chains:
         raise ProtocolError("Command not implemented", 502, "5.5.1")
     return await conn.phase(Phase.EXPN, VerifyContext(conn.session, _VERIFIED, command.argument))
 

@@ -43,6 +43,7 @@ __all__ = [
     "upper_ascii",
 ]
 
+#: Takes a parameter's value as sent (True where it has none) and returns what is kept of it.
 ParameterParser = Callable[[str | bool], object]
 
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\0- =\x7f]+))?")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from trio_smtp.app.application import App, Phase
+from trio_smtp.app.application import App, Chains, Phase
 from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
@@ -62,13 +62,13 @@ class SMTPServer:
         config = self.config
         self.stats: Stats = Stats()
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
-        app.freeze()
-        if not app.handles(Phase.DATA):
+        self.chains: Chains = app.freeze()
+        if Phase.DATA not in self.chains:
             logger.warning("the App has no on_data handler: every message will be refused")
-        if config.auth_required and not app.handles(Phase.AUTH):
+        if config.auth_required and Phase.AUTH not in self.chains:
             logger.warning("auth_required, but the App has no on_auth handler: every sender will be refused")
         #: What sessions are offered.
-        self.offer: Offer = Offer(config, auth=app.handles(Phase.AUTH), extensions=app.extensions)
+        self.offer: Offer = Offer(config, auth=Phase.AUTH in self.chains, extensions=app.extensions)
         self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
         self.hello: Reply = Reply(250, config.hostname)
         self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._ehlo_reply)
