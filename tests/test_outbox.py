@@ -191,6 +191,17 @@ async def test_what_a_socket_does_not_take_is_tried_again_and_arrives_whole(mock
         assert arrived(client) == b"more"
 
 
+async def test_stuck_octets_are_overdue_once(mock_clock: MockClock) -> None:
+    with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
+        assert not ours.is_overdue(trio.current_time(), 0)
+        sent = await get_stuck(ours)
+        now = trio.current_time()
+        assert not ours.is_overdue(now + 9.9, 10)
+        assert ours.is_overdue(now + 10, 10)
+        assert not ours.is_overdue(now + 20, 10)
+        assert await read_all(client, mock_clock, len(sent)) == sent
+
+
 async def test_a_stuck_socket_is_not_tried_at_each_pass(mock_clock: MockClock) -> None:
     with Outbox().at_work() as outbox, pair(outbox) as (ours, client):
         sent = await get_stuck(ours)

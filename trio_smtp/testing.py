@@ -1,4 +1,4 @@
-r"""Test mail handlers in memory: a client, transcripts, and a listener, without sockets and without waiting.
+r"""Test mail handlers in memory, without sockets: a client, transcripts, and a listener.
 
 Example::
 
@@ -8,7 +8,7 @@ Example::
             reply = await client.send_message("a@example.org", ["b@elsewhere.example"], b"Hello\r\n")
             assert reply.code == 550
 
-They go well with trio's ``autojump_clock``: timeouts then cost no time.
+With trio's ``autojump_clock`` timeouts take no time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Client:
         stream: The client's end.
 
     Attributes:
-        stream: The client's end; after `starttls` the encrypted one.
+        stream: The client's end; after `starttls` the encrypted stream around it.
         greeting: The server's greeting, once it was read.
         server: The server, when `open_client` made it.
         session: The server's Session, when `open_client` made it.
@@ -65,7 +65,7 @@ class Client:
         await self.stream.send_all(data)
 
     async def read_line(self) -> bytes:
-        """The next line, its CRLF included.
+        """Read the next line; its CRLF is returned too.
 
         Raises:
             trio.EndOfChannel: The server closed the connection.
@@ -79,11 +79,11 @@ class Client:
         return line + b"\r\n"
 
     async def read_reply(self) -> Reply:
-        """The next reply.
+        """Read the next reply.
 
         Raises:
             trio.EndOfChannel: The server closed the connection.
-            ValueError: What came is not a well-formed reply.
+            ValueError: What the server sent is not a well-formed reply.
         """
         wire = b""
         while True:
@@ -93,7 +93,7 @@ class Client:
                 return parse_reply(wire)
 
     async def read_to_end(self) -> bytes:
-        """Everything up to the end of the connection."""
+        """Read everything up to the end of the connection."""
         data, self._buffer = self._buffer, b""
         while more := await self.stream.receive_some(65_536):
             data += more
@@ -140,8 +140,8 @@ class Client:
             data: Lines ended by CRLF; a missing last one is added.
 
         Returns:
-            The reply to the message; or what refused it: MAIL's reply, DATA's, or the last recipient's when all
-            were refused.
+            The reply to the message. When it was refused before, the reply that refused it: MAIL's, DATA's, or the
+            last recipient's when all were refused.
         """
         reply = await self.command(f"MAIL FROM:<{sender}>")
         if reply.code >= 400:
@@ -160,12 +160,12 @@ class Client:
         return await self.command("QUIT")
 
     async def aclose(self) -> None:
-        """Close without a word."""
+        """Close the stream without saying QUIT."""
         await trio.aclose_forcefully(self.stream)
 
 
 def stuff(data: bytes) -> bytes:
-    """A message as it stands on the wire: dots doubled, the end mark behind it."""
+    """Write a message as it is sent after DATA: leading dots are doubled, and the end mark follows."""
     if data and not data.endswith(b"\r\n"):
         data += b"\r\n"
     return re.sub(rb"(?m)^\.", b"..", data) + b".\r\n"
@@ -180,13 +180,12 @@ def _stream_pair(
 ) -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
     """The client's and the server's end of a connection in memory; the server's has the addresses, if there are any."""
     ours, theirs = trio.testing.memory_stream_pair()
-    if peer is None and local is None:
-        return ours, theirs
     if peer is not None:
         ip = _ip_address("peer", peer)
         local = local or ("127.0.0.1" if ip.version == 4 or ip.ipv4_mapped else "::1", 25)
-    if local is not None:
-        _ip_address("local", local)
+    elif local is None:
+        return ours, theirs
+    _ip_address("local", local)
     return ours, PlacedStream(theirs, Endpoints(peer, local))
 
 
@@ -202,7 +201,7 @@ def _ip_address(argument: str, endpoint: tuple[str, int]) -> ipaddress.IPv4Addre
 async def open_client(
     app: App, config: Config | None = None, *, peer: tuple[str, int] | None = None, **config_changes: Any
 ) -> AsyncIterator[Client]:
-    """A server and a client of it over a pair of memory streams; the greeting has been read.
+    """Start a server and connect a client to it in memory; the greeting has been read.
 
     Args:
         app: The handlers.
@@ -211,7 +210,7 @@ async def open_client(
         config_changes: Fields of Config that differ.
 
     Yields:
-        The client. When the block is left its stream is closed, and the session's end is awaited.
+        The client. At the end of the block its stream is closed, and the end of the session is waited for.
 
     Raises:
         ValueError: `peer` is no IP address and port.
@@ -228,7 +227,7 @@ async def open_client(
                 client.greeting = await client.read_reply()
             yield client
         except Exception as exc:
-            # Raised again outside: a test that fails should show its own error, not a group around it.
+            # Raised again outside the nursery, which would put it into a group: a failing test shows its own error.
             failure = exc
             nursery.cancel_scope.cancel()
         finally:

@@ -1,4 +1,4 @@
-"""TLS contexts: loading certificates, choosing one by name (SNI)."""
+"""TLS contexts out of PEM files: a certificate, others by the name a client asks for (SNI), client certificates."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["certificate_of", "create_context"]
 _File = str | Path
 _Password = str | bytes | Callable[[], str | bytes]
 
-# The labels under which OpenSSL looks for a certificate; a TRUSTED one holds more than the certificate.
+# OpenSSL loads certificates under these three labels. What a TRUSTED label encloses is more than the certificate.
 _CERTIFICATE = r"(?ms)^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----"
-# Python cannot be asked for a context's own certificate, and channel binding needs it (RFC 5929 section 4).
+# The certificate (DER) that each context presents. Channel binding needs it (RFC 5929 section 4), and Python cannot ask
+# a context for it.
 _certificates: weakref.WeakKeyDictionary[ssl.SSLContext, bytes] = weakref.WeakKeyDictionary()
 
 
@@ -37,12 +38,19 @@ def create_context(
     Args:
         cert: The certificate, and behind it the chain.
         key: The private key; None: it is in `cert`.
-        password: Of encrypted keys, or a function that gives it.
+        password: Of encrypted keys, or a function that returns it.
         ca: Certificates (a file, or a directory as OpenSSL has them) that client certificates are checked against.
-        client_certificates: Whether clients are asked for one. A client that presents a wrong one fails the handshake.
+        client_certificates: Whether clients are asked for a certificate. The handshake fails when a client presents one
+            that does not pass the check; with ``"required"`` also when it presents none.
         min_version: The oldest TLS version to accept.
-        sni: Other certificates and keys by the name a client asks for: exact, or ``*.`` and a domain for one label
-            more. Any other name gets `cert`.
+        sni: Other certificates and keys by the name a client asks for: an exact name, or ``*.`` and a domain, which
+            stands for any one label before that domain. For any other name, and for none, `cert` is presented.
+
+    Returns:
+        The context.
+
+    RFC:
+        RFC 6066 section 3 (SNI).
 
     Raises:
         OSError: A file cannot be read; the text names it.
@@ -64,14 +72,14 @@ def create_context(
 def _load(cert: _File, key: _File | None, password: _Password | None, min_version: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = min_version
-    # It only ever served attackers, and TLS 1.3 has none.
+    # No client needs renegotiation, and attackers have used it; TLS 1.3 is without it.
     context.options |= ssl.OP_NO_RENEGOTIATION
     for file in (cert, key):
         if file is not None:
-            Path(file).read_bytes()  # OpenSSL's own error does not say which file it is about
+            Path(file).read_bytes()  # raises an OSError that names the file; OpenSSL's error does not
 
     def ask() -> str | bytes:
-        # Without this OpenSSL would ask on the terminal.
+        # Called for encrypted keys. If there were no such function, OpenSSL would ask on the terminal.
         if password is None:
             raise ValueError(f"{key or cert}: the key is encrypted, and no password was given")
         return password() if callable(password) else password
@@ -125,5 +133,13 @@ def _chooser(
 
 
 def certificate_of(context: ssl.SSLContext) -> bytes | None:
-    """The certificate (DER) a context made by `create_context` presents; None for any other context."""
+    """The certificate that a context presents when clients ask for no name.
+
+    Args:
+        context: Any context.
+
+    Returns:
+        The certificate in DER, or None: `create_context` did not make the context, or the certificate's label is
+        ``TRUSTED CERTIFICATE``.
+    """
     return _certificates.get(context)

@@ -137,11 +137,8 @@ class Wire:
     def expire(self, now: float) -> None:
         """Cancel what goes on when its time is over, or the client has not read its replies in time."""
         transport = self._transport
-        if transport is not None:
-            stuck_since = transport.stuck_since
-            if stuck_since is not None and stuck_since + self.config.send_timeout <= now:
-                self.activity, self._expires = "send", now
-                transport.stuck_since = None  # said once: handlers that run beside have a time of their own
+        if transport is not None and transport.is_overdue(now, self.config.send_timeout):
+            self.activity, self._expires = "send", now
         if self._expires <= now:
             self._expires = math.inf
             self.scope.cancel()

@@ -1,1 +1,1 @@
-"""I/O without SMTP: sockets, accepting, closing, and the names of hosts and ciphers."""
+"""I/O without SMTP: sockets, accepting and closing, addresses, and the names of servers, hosts and ciphers."""

@@ -1,6 +1,6 @@
-"""OpenSSL's names of cipher suites and IANA's, for the suites a server with a certificate can negotiate.
+"""IANA's names of cipher suites by OpenSSL's, for the suites that a server with a certificate can negotiate.
 
-TLS 1.3 suites have one name only. Source: IANA's "TLS Cipher Suites" registry.
+Suites of TLS 1.3 have the same name in both. Source: IANA's "TLS Cipher Suites" registry.
 """
 
 from __future__ import annotations
@@ -77,6 +77,6 @@ def standard_name(name: str) -> str:
         name: OpenSSL's name.
 
     Returns:
-        IANA's name, or OpenSSL's where the two are the same or no other is known.
+        IANA's name, or `name` itself where the two are the same or IANA's is not known.
     """
     return _STANDARD_NAMES.get(name, name)

@@ -35,7 +35,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
 
     Attributes:
         socket: As given.
-        stuck_since: Since when the socket has not taken all that `send_soon` was given, by trio's clock; None: it has.
+        stuck_since: Since when the socket has not taken all that `send_soon` was given, by trio's clock. None: it has
+            taken everything, `send_all` waits for the rest, or `is_overdue` has returned True.
 
     Resource handling:
         Closing is immediate, and wakes whoever waits with `trio.ClosedResourceError`.
@@ -122,6 +123,29 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                     raise
             self._waiting = data[sent:]
         return not self._waiting
+
+    def note_stuck(self, now: float) -> None:
+        """Note that the socket has not taken everything, after `push` returned False."""
+        self.stuck_since = now
+
+    def push_again(self) -> bool:
+        """Try `push` again; the transport is no longer stuck when everything was sent or is lost."""
+        pushed = self.push()
+        if pushed:
+            self.stuck_since = None
+        return pushed
+
+    def is_overdue(self, now: float, timeout: float) -> bool:
+        """Whether the client has left octets unread for so long; true only once for the same octets.
+
+        Args:
+            now: The time by trio's clock.
+            timeout: In seconds.
+        """
+        if self.stuck_since is None or self.stuck_since + timeout > now:
+            return False
+        self.stuck_since = None
+        return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream`; what `send_soon` was given leaves first.
@@ -248,7 +272,7 @@ class Outbox(trio.abc.Instrument):
             if self._ready:
                 for transport in self._ready:
                     if not transport.push():
-                        transport.stuck_since = trio.current_time()
+                        transport.note_stuck(trio.current_time())
                         self._stuck.add(transport)
                 self._ready.clear()
             if self._stuck:
@@ -263,13 +287,12 @@ class Outbox(trio.abc.Instrument):
         for transport in self._ready:
             with suppress(Exception):
                 if not transport.push():
-                    transport.stuck_since = trio.current_time()
+                    transport.note_stuck(trio.current_time())
         self._ready.clear()
 
     def _try_again(self, now: float) -> None:
         if now >= self._retry_at:
             self._retry_at = now + _RETRY_PAUSE
             for transport in list(self._stuck):
-                if transport.push():
-                    transport.stuck_since = None
+                if transport.push_again():
                     self._stuck.discard(transport)
