@@ -24,7 +24,7 @@ logger: logging.Logger = logging.getLogger("trio_smtp")
 
 @attrs.frozen
 class _Files:
-    """What a context is made of, and can be made of again."""
+    """The files of a context, from which it can be made again."""
 
     cert: Path
     arguments: Mapping[str, Any]
@@ -33,7 +33,7 @@ class _Files:
         return create_context(self.cert, **self.arguments)
 
 
-# Where the context of a listener came from.
+# The files that the context of a listener was made of.
 _sources: weakref.WeakKeyDictionary[ssl.SSLContext, _Files] = weakref.WeakKeyDictionary()
 
 
@@ -41,12 +41,12 @@ def make_context(settings: Mapping[str, Any], where: str, directory: Path) -> ss
     """Make a listener's context.
 
     Args:
-        settings: Those that begin with ``tls_``.
-        where: Which listener, for errors.
-        directory: What relative paths start from.
+        settings: The settings that begin with ``tls_``.
+        where: Names the listener in errors.
+        directory: Relative paths start here.
 
     Raises:
-        CommandError: It cannot be made of that.
+        CommandError: The settings contradict each other, or a file cannot be used.
     """
     if "tls_cert" not in settings:
         for option in settings:
@@ -99,10 +99,10 @@ def _self_signed() -> ssl.SSLContext:
 async def reload_certificates(server: SMTPServer) -> Path | None:
     """Load a listener's certificates anew, for handshakes from now on.
 
-    When that cannot be done, those in force stay, and the log says why.
+    When they cannot be loaded, the certificates in force stay, and the log says why.
 
     Args:
-        server: Whose; nothing is done when its context did not come from files.
+        server: The listener's server; nothing is done when its context was not made of files.
 
     Returns:
         The certificate's file, or None when nothing was loaded.

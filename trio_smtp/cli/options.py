@@ -1,7 +1,7 @@
 """A listener's settings as people write them: options on a command line, keys of a TOML file.
 
 They are the fields of `Config` that one can write down, and a few that stand for its TLS context.
-Whatever is wrong with them is one line, a `CommandError`.
+Every mistake in them is a `CommandError`, one line for people.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import RUNTIME, USAGE, CommandError, reason_of
 
 __all__ = ["RUNTIME", "USAGE", "CommandError", "Parser", "add_options", "make_configs", "make_workers"]
 
-# What people can write. Fields of another kind (an SSLContext, a function) are no options.
+# The kinds of values that people can write. Fields of other kinds (an SSLContext, a function) have no option.
 _KINDS = {
     bool: "true or false",
     float: "a number",
@@ -36,13 +36,13 @@ _METAVARS = {float: "NUMBER", int: "NUMBER", list: "NAME,...", str: "TEXT"}
 
 @attrs.frozen
 class _Option:
-    """One setting: what its value is, and how people write it."""
+    """One setting: the kind of its value, and how people write it."""
 
     name: str
     kind: type
     help: str
     default: object = None
-    #: Words that stand for values of another type.
+    #: Words for values of another type, such as "none".
     words: Mapping[str, bool | None] = {}
     choices: tuple[str, ...] = ()
 
@@ -59,7 +59,7 @@ class _Option:
         return "none" if self.default is None else str(self.default)
 
     def from_text(self, text: str) -> object:
-        """Read the value on a command line; ValueError where it is none."""
+        """Read the value on a command line; raises ValueError for a text that is not one."""
         if text in self.words:
             return self.words[text]
         if self.kind is list:
@@ -67,23 +67,23 @@ class _Option:
         return int(text, 0) if self.kind is int else self.kind(text)
 
     def from_toml(self, value: object) -> object:
-        """Check the value in a TOML file; ValueError where it is of another type."""
+        """Check the value in a TOML file; raises ValueError for another type."""
         if isinstance(value, str) and value in self.words:
             return self.words[value]
         if isinstance(value, bool) and value in self.words.values():
             return value
         wanted = (int, float) if self.kind is float else self.kind
-        # To Python True is a whole number; to people it is not.
+        # In Python True is a whole number; a person who writes it means something else.
         if not isinstance(value, wanted) or isinstance(value, bool) is not (self.kind is bool):
             raise ValueError(f"{self.name} must be {_KINDS[self.kind]}, not {value!r}")
         return value
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of a usage of fifty options."""
+    """Reports a mistake in one line, without the usage of fifty options."""
 
     def error(self, message: str) -> NoReturn:
-        """Say it and exit."""
+        """Report a mistake and exit."""
         self.exit(USAGE, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
 
 
@@ -147,7 +147,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that describe a listener.
 
     Args:
-        parser: One whose ``argument_default`` is SUPPRESS: what was not given is left to `Config`.
+        parser: A parser with ``argument_default`` SUPPRESS: options that were not given are left to `Config`.
     """
     group = parser.add_argument_group("listener", "Durations are in seconds, sizes in octets.")
     for option in _options():
@@ -182,7 +182,7 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
             first table is for all of them; paths are relative to the file.
 
     Raises:
-        CommandError: They cannot be made of that.
+        CommandError: An option, or a value in the file, is wrong, or the file cannot be read.
     """
     if file is None:
         return [_make_config(settings, "", Path())]
@@ -201,11 +201,11 @@ def make_workers(given: int | None, file: str | None = None) -> int:
     """How many processes serve.
 
     Args:
-        given: What the option says, which counts for more than the file.
+        given: The option's number, which overrides the file's.
         file: A TOML file with ``workers`` above its first table, or without.
 
     Raises:
-        CommandError: The file has something else there, or cannot be read.
+        CommandError: The file has another kind of value there, or cannot be read.
     """
     if given is not None or file is None:
         return given or 1
@@ -251,7 +251,7 @@ def _checked(table: Mapping[str, object], where: str) -> dict[str, object]:
 def _make_config(settings: Mapping[str, object], where: str, directory: Path) -> Config:
     fields: dict[str, typing.Any] = dict(settings)
     tls = {option.name: fields.pop(option.name) for option in _TLS if option.name in fields}
-    # A switch that is off says nothing.
+    # A switch that is off asks for no context.
     if any(value is not False for value in tls.values()):
         from .certificates import make_context
 

@@ -1,14 +1,14 @@
-"""Delivery into a Maildir: one file per message, there as a whole or not at all.
+"""Delivery into a Maildir: one file per message, stored as a whole or not at all.
 
-A Maildir is a directory with `tmp`, `new` and `cur`. A message is written to a file in `tmp` that nobody looks at,
-synced to the disk, and renamed into `new` when it is whole; then `new` itself is synced, so that the name survives
-a power cut as well. The 250 leaves after that. Whatever goes wrong before, the files that were made are removed.
+A Maildir is a directory with `tmp`, `new` and `cur`. A message is written to a file in `tmp`, where no reader looks, is
+synced to the disk, and renamed into `new` when it is complete; then `new` itself is synced, so that the name survives a
+power cut as well. The 250 leaves after that. When a step before fails, the files that were made are removed.
 
 Every call that can block runs in a worker thread, and the steps are batched, because a hop to a thread costs more than
 most of the calls: a message of up to `BATCH` octets is gathered first and costs one hop, a larger one is
 streamed with one hop for each batch, so that memory stays bounded whatever its size.
 
-The steps that the disk makes are not cancellable. A cancellation takes effect between them, and removes the file.
+A step of the disk cannot be cancelled: a cancellation takes effect after it, and removes the file.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ BATCH = 262_144
 _CLEANUP_SECONDS = 5.0
 _MAX_FOLDER_NAME = 200
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-# The folders lie on two file systems, or on one that has no (more) hard links.
+# The folders are on two file systems, or on one without hard links, or with as many as it allows.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
-# Anything else is escaped: "%" because it is the escape, "@" and "~" because a folder's name uses them itself.
+# Every other octet is escaped: "%" because it begins an escape, "@" and "~" because folder_name adds them.
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789+-_.")
 
 _counter = itertools.count()
@@ -55,13 +55,13 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
 
-    With `per_recipient` each recipient has a Maildir of his own below `path`, named by `folder_name` and
-    created with the first message for it: refuse recipients that do not exist before this, in a handler or
-    with `trio_smtp.plugins.recipient_filter`. Recipients share one file by hard links where the file system has
-    them. They all get the message, or none does. Several recipients with one folder get one copy.
+    With `per_recipient` each recipient has a Maildir below `path`, which is named by `folder_name` and created with the
+    recipient's first message: refuse unknown recipients beforehand, in a handler or with
+    `trio_smtp.plugins.recipient_filter`. The recipients' files are hard links to one file where the file system has
+    links. All recipients get the message, or none does. Recipients with the same folder get one copy.
 
-    In LMTP, recipients that a handler before this has refused (`DataContext.reject_recipient`) get no copy; when there
-    is nobody else the message is not stored.
+    In LMTP, recipients that an earlier handler has refused (`DataContext.reject_recipient`) get no copy; when all are
+    refused the message is not stored.
 
     Args:
         path: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories
@@ -82,16 +82,7 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     root = _absolute(path)
 
     async def store(ctx: DataContext) -> None:
-        unique = _unique_part()
-        recipients = [recipient for recipient in ctx.envelope.rcpt_to if recipient not in ctx.recipient_replies]
-        if not recipients:
-            await ctx.stream.discard()
-            return
-        names = dict.fromkeys(map(folder_name, recipients))
-        folders = [root / name for name in names] if per_recipient else [root]
-        delivery = _Delivery(folders, f"{unique}.{_host_part()}", create=per_recipient)
-        await _deliver(ctx, delivery, root)
-        ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
+        await _store(ctx, root, per_recipient=per_recipient)
 
     def install(app: App) -> None:
         prepare(root, per_recipient=per_recipient)
@@ -121,7 +112,7 @@ def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Non
         if not per_recipient:
             _make_maildir(root)
         for directory in [root] if per_recipient else [root / "tmp", root / "new"]:
-            # Readers of a Maildir pass over names that begin with a dot.
+            # Readers of a Maildir ignore names that begin with a dot.
             probe = directory / f".{_unique_part()}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
@@ -149,7 +140,7 @@ def folder_name(address: Address) -> str:
     if len(local_part) > 1 and local_part.startswith('"') and local_part.endswith('"'):
         characters = iter(local_part[1:-1])
         local_part = "".join(next(characters, "") if character == "\\" else character for character in characters)
-    # An address without anything in it must not become the directory itself.
+    # An empty name would be the directory itself.
     name = _escape(local_part) or "%"
     if address.domain:
         name = f"{name}@{_escape(address.domain)}"
@@ -187,13 +178,28 @@ def _trace_fields(ctx: DataContext) -> bytes:
     """Return-Path and Received (RFC 5321 section 4.4)."""
     sender = ctx.envelope.mail_from
     path = sender.address.encode("utf-8", "replace") if sender is not None else b""
-    # The address grammar lets no control octet pass. A handler's own Address shall not write fields of its own either.
+    # The address grammar refuses control octets, but a handler may have put an Address of its own there: with a line
+    # end in it, it would add header fields.
     path = bytes(octet if octet >= 0x20 and octet != 0x7F else 0x3F for octet in path)
     return b"Return-Path: <%s>\r\n%s\r\n" % (path, ctx.received_header().rstrip(b"\r\n"))
 
 
+async def _store(ctx: DataContext, root: Path, *, per_recipient: bool) -> None:
+    """Store a message for the recipients that no handler has refused, and name its file in the reply."""
+    unique = _unique_part()
+    recipients = [recipient for recipient in ctx.envelope.rcpt_to if recipient not in ctx.recipient_replies]
+    if not recipients:
+        await ctx.stream.discard()
+        return
+    names = dict.fromkeys(map(folder_name, recipients))
+    folders = [root / name for name in names] if per_recipient else [root]
+    delivery = _Delivery(folders, f"{unique}.{_host_part()}", create=per_recipient)
+    await _deliver(ctx, delivery, root)
+    ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
+
+
 async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
-    # A bytearray, not a list: what a client sends octet by octet must not cost an object for each.
+    # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
     data = bytearray(_trace_fields(ctx))
     begun = False
     try:
@@ -207,7 +213,7 @@ async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
                 data.clear()
         await _in_thread(ctx, root, delivery.commit, data)
     finally:
-        # The disk failed, the client vanished, the message was refused on the way, or we are cancelled.
+        # Unfinished: the disk failed, the client vanished, the message was refused, or the task is cancelled.
         if delivery.unfinished:
             with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
                 await trio.to_thread.run_sync(delivery.abort, abandon_on_cancel=True)
@@ -240,12 +246,12 @@ class _Delivery:
         self._file_name = file_name
         self._create = create
         self._file: int | None = None
-        # Where the message's files are now, one for each folder that was reached.
+        # The message's files as they are now, at most one in each folder.
         self._made: list[Path] = []
 
     @property
     def unfinished(self) -> bool:
-        """There is something to remove."""
+        """Whether there are files to remove."""
         return bool(self._made)
 
     def write(self, data: bytearray) -> None:
@@ -258,7 +264,7 @@ class _Delivery:
         _write(file, data)
         os.fsync(file)
         self._close()
-        # What can fail comes first: in tmp nobody has seen the message yet.
+        # Link first, because linking may fail: nobody reads tmp, so that nothing of the message has been seen then.
         for folder in self._folders[1:]:
             self._link(self._made[0], folder / "tmp" / self._file_name)
         for index, folder in enumerate(self._folders):
@@ -275,7 +281,7 @@ class _Delivery:
             _logger.warning("closing %r: %s", self._file_name, error)
         for path in self._made:
             try:
-                # A mail reader may have moved it from new to cur.
+                # Missing when a mail reader has moved it from new to cur.
                 path.unlink(missing_ok=True)
             except OSError as error:
                 _logger.warning("a file of a message that was refused stays behind: %s", error)
@@ -285,7 +291,7 @@ class _Delivery:
         if self._file is None:
             if self._create:
                 for folder in self._folders:
-                    # new is made last: where it is, the rest is.
+                    # new is made last: a folder that has it is complete.
                     if not (folder / "new").is_dir():
                         _make_maildir(folder)
             self._file = self._make(self._folders[0] / "tmp" / self._file_name)
@@ -336,11 +342,11 @@ def _make_maildir(folder: Path) -> None:
 
 
 def _make_directory(directory: Path) -> None:
-    # Not with its parents: where a Maildir vanished, an unmounted disk is likelier than a wish for a new one.
+    # Without its parents: when a whole Maildir has vanished, its disk is probably not mounted.
     try:
         directory.mkdir(0o700)
     except FileExistsError:
-        # Another delivery was quicker, unless it is something else.
+        # Another delivery has made it in the meantime, or it is not a directory.
         if not directory.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from None
     _sync_directory(directory.parent)
@@ -351,7 +357,7 @@ def _sync_directory(directory: Path) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        # Some network and FUSE file systems cannot do it; names there are as safe as their server makes them.
+        # Some network and FUSE file systems cannot sync a directory: there the server decides how safe names are.
         if error.errno != errno.EINVAL:
             raise
     finally:

@@ -41,7 +41,7 @@ def _shown(label: str) -> str:
     """The label in Unicode; empty when it is none that a domain can have."""
     if label.isascii() and not label.startswith("xn--"):
         return label
-    import idna  # comes with trio; few need it, and its tables are large
+    import idna  # installed with trio; its tables are large, and few need them
 
     try:
         return idna.ulabel(label) if label.isascii() else idna.ulabel(idna.alabel(label))

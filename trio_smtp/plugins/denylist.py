@@ -42,7 +42,7 @@ def denylist(addresses: Iterable[str | _Address | _Network], *, message: str = "
     async def refuse_denied(ctx: ConnectContext) -> None:
         if ctx.session.remote_address is None:
             return
-        # A link-local address may name its interface.
+        # A link-local address may have its interface behind it, as in fe80::1%eth0.
         peer = ip_address(ctx.session.remote_address.partition("%")[0])
         if any(ip_network((peer, prefix), strict=False) in networks for prefix in prefixes[peer.version]):
             ctx.reject(message, 554, enhanced="5.7.1")
@@ -55,7 +55,7 @@ def denylist(addresses: Iterable[str | _Address | _Network], *, message: str = "
 
 def _network(entry: str | _Address | _Network) -> _Network:
     if not isinstance(entry, str | _Address | _Network):
-        # ip_network would take a number for an address, which is hardly what somebody meant.
+        # ip_network takes a number for an address, which is a mistake in a list of addresses.
         raise ValueError(f"addresses must be IP addresses and networks, not {entry!r}")
     try:
         network = ip_network(entry)

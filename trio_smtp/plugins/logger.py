@@ -25,7 +25,7 @@ from trio_smtp import (
 __all__ = ["logger"]
 
 _Context = ConnectContext | SecureContext | HeloContext | MailFromContext | RcptToContext | DataContext
-#: Of a message's recipients.
+#: So many of a message's recipients are logged by name.
 _RECIPIENTS_SHOWN = 10
 
 
@@ -89,7 +89,7 @@ class _Lines:
 
     async def mail_from(self, ctx: MailFromContext, call_next: CallNext) -> None:
         session = ctx.session
-        # Only a name: what else an application keeps as the user may hold secrets.
+        # Only a string is logged: another object that an application keeps as the user may hold secrets.
         name = f" as {session.user!a}" if isinstance(session.user, str) else ""
         who = f", authenticated by {session.auth_mechanism}{name}" if session.authenticated else ""
         await self._line(ctx, call_next, f"MAIL {ctx.address.address!a}{who}")
@@ -119,7 +119,7 @@ class _Lines:
             outcome = _shown(refusal.reply)
             raise
         except Exception as error:
-            # The server says more about it, with the traceback.
+            # The server logs the traceback.
             outcome = type(error).__name__
             raise
         except BaseException:
@@ -134,7 +134,7 @@ class _Lines:
 
 
 def _shown(reply: Reply) -> str:
-    # One line of the text: it is clean, but several would be several lines of the log.
+    # Only the first line of the text: each further one would be a line of the log.
     return " ".join(filter(None, (str(reply.code), reply.enhanced, reply.lines[0])))
 
 

@@ -32,21 +32,19 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
 
     The file has a line ``user:hash`` for each user; empty lines, and lines that begin with ``#``, do not count. It is
     UTF-8, and names are compared exactly. The hashes are argon2's, in its usual notation (``$argon2id$v=19$...``), with
-    whatever parameters: they go on working when the defaults of argon2-cffi change, and only ``trio-smtp passwd`` makes
-    new ones, because the server never writes the file.
+    any parameters, so that they stay valid when the defaults of argon2-cffi change. The server never writes the file.
 
-    The right password is accepted, with the name as ``session.user``. About anything else the plugin says nothing:
-    handlers after it may accept what it does not, such as other mechanisms and the users of a second file, and 535 is
-    the answer when nobody did. So a user who stands in two files has two passwords. What a handler before it accepted
-    stays so. An authorization identity other than the user's own name is never accepted here.
+    The right password is accepted, with the name as ``session.user``. Everything else is left to later handlers, which
+    may accept other mechanisms or the users of a second file; the client gets 535 when none does. So a user in two
+    files has two passwords. Credentials that an earlier handler has accepted stay accepted. An authorization identity
+    other than the user's own name is never accepted here.
 
-    Hashes are computed in threads of a limit of their own. An unknown user costs the same as a wrong password: there is
-    a hash for those, with the parameters that most of the file's have. The file is read again when it changed; one that
-    is broken or gone leaves the users in force that were read before, and an error in the log.
+    Hashes are computed in threads with a limit of their own. An unknown user costs as much as a wrong password. The
+    file is read again after a change; when it is broken or gone, the users read before stay, and the log has an error.
 
     Args:
         path: The file.
-        max_hashing: So many hashes are computed at a time; the usual ones take 64 MiB each.
+        max_hashing: How many hashes are computed at a time; a usual one takes 64 MiB.
 
     Returns:
         A plugin.
@@ -82,7 +80,7 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
 
 
 def hasher() -> PasswordHasher:
-    """What computes hashes, with the usual parameters.
+    """An object that computes hashes, with argon2-cffi's usual parameters.
 
     Raises:
         ImportError: The extra ``argon2`` is not installed; the text names it.
@@ -98,7 +96,7 @@ def check_user_name(name: str) -> None:
     """Refuse a name that a line of the file cannot hold.
 
     Raises:
-        ValueError: The name is not one.
+        ValueError: The name is not allowed.
     """
     if not name.isprintable() or ":" in name or name != name.strip() or name[:1] in ("", "#"):
         raise ValueError(
@@ -144,21 +142,21 @@ def parse_users(data: bytes, where: str) -> dict[str, str]:
 
 @attrs.frozen
 class _Users:
-    """What the file said when it was read last."""
+    """The file's content when it was last read."""
 
     hashes: dict[str, str] = attrs.field(repr=False)
-    #: A hash nobody has the password of, for users who are not in the file.
+    #: The hash of a random password: users who are not in the file are checked against it.
     pretence: str = attrs.field(repr=False)
 
 
 class _PasswordFile:
-    """The file, read again when it changed. Its methods block: they are for threads."""
+    """The file, read again when it has changed. Its methods block: call them in threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._hasher = hasher()
         self._lock = threading.Lock()
-        # Looked at first, so that a change while it is read is seen by the next look.
+        # The signature is taken before the file is read: the next check notices a change during the read.
         self._seen = self._signature()
         self._users = self._read()
 
@@ -172,7 +170,7 @@ class _PasswordFile:
             self._hasher.verify(users.pretence if encoded is None else encoded, password)
         except VerifyMismatchError:
             return False
-        # Any other failure, such as no memory, says nothing about the password: it is the server's, a 454.
+        # Any other failure, such as no memory, says nothing about the password. It goes on to the server: 454.
         return encoded is not None
 
     def _current(self) -> _Users:
@@ -187,7 +185,7 @@ class _PasswordFile:
             return self._users
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """Changes with the file; None: there is none."""
+        """A value that changes with the file; None: there is no file."""
         try:
             status = self._path.stat()
         except OSError:
@@ -199,7 +197,7 @@ class _PasswordFile:
         return _Users(hashes, self._pretence(hashes))
 
     def _pretence(self, hashes: dict[str, str]) -> str:
-        """As costly to check as most of these."""
+        """A hash that costs as much to check as most of these."""
         from argon2 import PasswordHasher, extract_parameters
         from argon2.exceptions import HashingError
 

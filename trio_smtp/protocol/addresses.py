@@ -16,9 +16,9 @@ __all__ = ["Address", "common_path", "parse_path", "split_path"]
 
 _NO_ARGS: Mapping[str, str | bool] = MappingProxyType({})
 
-# RFC 6531 adds every non-ASCII character to atext, qtext and sub-domain; what must not be shown is refused apart.
-# So each set of characters is written as the ASCII it leaves out: one that reaches up to U+10FFFF takes a millisecond
-# to compile, each time it occurs.
+# RFC 6531 adds every non-ASCII character to atext, qtext and sub-domain; characters that must not be shown are refused
+# separately (_HIDDEN). Each set is written as the ASCII characters that it leaves out, because a set that reaches up to
+# U+10FFFF takes a millisecond to compile, each time it occurs.
 _ATEXT = r'[^\0- "(),.:;<>@\[\\\]\x7f]'
 _DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
 _QUOTED = r'"(?:[^\0-\x1f"\\\x7f]|\\[ -~])*"'
@@ -27,15 +27,15 @@ _LABEL = rf"{_LET_DIG}(?:[^\0-,./:-@\[-`{{-\x7f]*{_LET_DIG})?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _LITERAL = r"\[[!-Z^-~]+\]"
 
-# Patterns that are not compiled here are seldom used: re compiles them when they are, and keeps them.
+# Patterns that are seldom used are not compiled here: re compiles them at their first use, and keeps them.
 _MAILBOX = rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})"
 # Seen in the wild: dots where RFC 5321 has none, underscores in host names.
 _LENIENT_LABEL = r"[^\0-,./:-@\[-^`{-\x7f]+"
 _LENIENT_MAILBOX = rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:{_LENIENT_LABEL}\.)*{_LENIENT_LABEL}\.?|{_LITERAL})"
 _SOURCE_ROUTE = rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:"
-# A path without quotes, which may hide a bracket: nearly every one.
+# A path without quotes, inside which a bracket could stand. Nearly every path has none.
 _PLAIN_PATH = re.compile(r' *<([^"<>\\]*)>')
-# Nearly every path there is, in one match: no look at lengths, literals or hidden characters is left to do.
+# Nearly every path. A path that matches needs no further check of lengths, literals or hidden characters.
 _COMMON_PATH = re.compile(
     r"<(([A-Za-z0-9_=+-]{1,64}(?:\.[A-Za-z0-9_=+-]{1,64}){0,4})"
     r"@([a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?(?:\.[a-z0-9]{1,30}(?:-[a-z0-9]{1,30})?){0,3}))>"
@@ -77,13 +77,13 @@ class Address(ShowsFields):
 
 
 def common_path(text: str) -> Address | None:
-    """Read a path with nothing around it that holds for `split_path` and `parse_path` at any setting, at once.
+    """Read a simple path in one step: one that `split_path` and `parse_path` accept at any setting.
 
     Args:
         text: The argument of MAIL FROM: or RCPT TO:.
 
     Returns:
-        None: it is not so simple; that does not make it wrong.
+        None for a path that is less simple, or wrong, or followed by parameters.
     """
     match = _COMMON_PATH.fullmatch(text)
     return Address(match[1], match[2], match[3]) if match is not None else None
@@ -139,8 +139,8 @@ def _unicode_domain(domain: str) -> str | None:
         if len(label) > _MAX_LABEL:  # idna's time grows faster than its input
             return None
         if label.isascii() != sent.isascii():
-            return None  # the Kelvin sign is no k
-        try:  # alabel knows how long a label may be
+            return None  # the Kelvin sign has an ASCII k as its lower case, and is none
+        try:  # alabel refuses a label that is too long when it is encoded
             ascii_label = label if label.isascii() else idna.alabel(label).decode("ascii")
         except idna.IDNAError:
             return None
@@ -183,23 +183,23 @@ def parse_path(
     dsn: DSNRecipient | None = None,
     values: Mapping[str, object] = _NO_ARGS,
 ) -> Address:
-    """Read the inside of a path that is not null.
+    """Read the inside of a path other than ``<>``.
 
     Args:
         path: What stands between the angle brackets. A source route is accepted and dropped.
         code: The enhanced status code of a syntax error (``"5.1.7"`` for MAIL, ``"5.1.3"`` for RCPT).
-        strict: Hold to the grammar of RFC 5321; otherwise dots anywhere in the local part, underscores in the
-            domain and a dot at its end are let through.
+        strict: Hold to the grammar of RFC 5321; otherwise accept dots anywhere in the local part, underscores in the
+            domain and a dot at the domain's end.
         postmaster: ``postmaster`` alone, in any case, is an address (RCPT).
         args: Kept in the Address.
         dsn: Kept in the Address.
         values: Kept in the Address.
 
     Raises:
-        ProtocolError: 501 with `code`: not a path.
+        ProtocolError: 501 with `code`: the text is not a path.
 
-    RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1.2; no limit on the local part, as section 4.5.3.1 asks for
-    where it can be had. RFC 6531 section 3.3.
+    RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1.2; the local part has no limit, as section 4.5.3.1 recommends where
+    that is possible. RFC 6531 section 3.3.
     """
     match = _COMMON_PATH.fullmatch(f"<{path}>")
     if match is not None:

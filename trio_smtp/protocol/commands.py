@@ -30,7 +30,7 @@ class Command(ShowsFields):
         address: The path of MAIL or RCPT; its ``args`` are the parameters as sent.
         values: The parsed values of the known parameters.
         size: The octets of a BDAT chunk.
-        last: It is the last chunk.
+        last: The chunk is the message's last.
         name: The verb as it is written, for the verbs of extensions.
     """
 
@@ -48,12 +48,12 @@ class Syntax(ShowsFields):
     """What a line may say in this session, now.
 
     Attributes:
-        verbs: The verbs that are known here, upper case.
-        disabled: Verbs that are known and switched off: 502 instead of 500.
+        verbs: The verbs that may come, by name in upper case.
+        disabled: Names of verbs that are switched off: 502 instead of 500.
         mail_parameters: Parsers of MAIL's parameters.
         rcpt_parameters: Parsers of RCPT's parameters.
         strict_addresses: Hold to RFC 5321's grammar.
-        allow_unknown_parameters: Let parameters nobody knows through.
+        allow_unknown_parameters: Accept parameters that have no parser.
         chunking: BDAT is offered.
     """
 
@@ -90,7 +90,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
         raise _unreadable(line, "Control characters are not allowed")
     sent, _, argument = text.partition(" ")
     name = sent.upper()
-    # The upper case of a dotless i is an I, but no verb is written with one.
+    # The upper case of a dotless i is an ASCII I: a word with one is not that verb.
     verb = syntax.verbs.get(name) if ascii_only or sent.isascii() else None
     if verb is None:
         if not name or not ascii_only:
@@ -110,7 +110,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
 
 
 def _unreadable(line: bytes, message: str) -> ProtocolError:
-    if _BDAT.match(line):  # the octets that follow it cannot be located
+    if _BDAT.match(line):  # the end of the chunk that follows cannot be known
         return ProtocolError("Syntax: BDAT octets [LAST]", 521, "5.5.4", close=True)
     return ProtocolError(message, 500, "5.5.2")
 
@@ -190,7 +190,7 @@ def _auth(verb: Verb, argument: str, syntax: Syntax) -> Command:
 
 
 def _bdat(verb: Verb, argument: str, syntax: Syntax) -> Command:
-    """RFC 3030 section 2: where the count is not to be had, the octets that follow cannot be located."""
+    """RFC 3030 section 2. Without the size the end of the chunk cannot be known: 521 closes the connection."""
     if not syntax.chunking:
         raise ProtocolError("Chunking is not offered", 521, "5.5.1")
     match = _CHUNK.fullmatch(argument)

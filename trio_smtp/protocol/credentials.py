@@ -66,7 +66,7 @@ class CramMD5Credentials(ShowsFields):
 
     Attributes:
         username: The authentication identity.
-        challenge: What the server asked.
+        challenge: The server's challenge.
         response: The digest in hexadecimal; not in the repr.
         method: ``"CRAM-MD5"``.
 
@@ -121,7 +121,7 @@ class ExternalCredentials(_WithoutPassword):
 
     @property
     def username(self) -> str:
-        """The identity asked for, ``""`` when it is left to the certificate."""
+        """The identity asked for; ``""`` when the certificate is to name it."""
         return self.authzid or ""
 
 
@@ -144,10 +144,10 @@ class ScramCredentials(_WithoutPassword):
 
 @attrs.frozen(repr=False)
 class XClientCredentials(_WithoutPassword):
-    """A trusted front end says who logged in there (XCLIENT LOGIN).
+    """A user who logged in at a trusted front end, which says so (XCLIENT LOGIN).
 
     Attributes:
-        username: Who.
+        username: The user who logged in at the front end.
         method: ``"XCLIENT"``.
     """
 
@@ -174,17 +174,17 @@ SALT_SIZE, USUAL_ITERATIONS = 32, 4096
 
 @attrs.frozen(repr=False)
 class ScramSecret(ShowsFields):
-    """What a server keeps to check a SCRAM proof with: not the password, and nothing to log in with.
+    """What a server stores to check a SCRAM proof; nobody can log in with it, or compute the password from it.
 
     Attributes:
         mechanism: The mechanism it was made for, without ``-PLUS``.
         salt: The salt, at least 12 octets.
         stored_key: As many octets as the mechanism's digest has.
-        server_key: As many.
+        server_key: The same number of octets.
         iterations: From 4096 to 10,000,000.
 
     Raises:
-        ValueError: No client could log in with that.
+        ValueError: A value with which no client could log in.
 
     RFC: RFC 5802 section 3.
     """

@@ -31,7 +31,7 @@ class DSNRecipient(ShowsFields):
     """What a client asks of delivery status notifications for one recipient (RFC 3461 sections 4.1 and 4.2).
 
     Attributes:
-        notify: Of ``NEVER`` (alone), ``SUCCESS``, ``FAILURE``, ``DELAY``; empty when not said.
+        notify: ``NEVER`` alone, or some of ``SUCCESS``, ``FAILURE``, ``DELAY``; empty without NOTIFY.
         orcpt: The original recipient as ``(address type, decoded address)``, or None.
     """
 

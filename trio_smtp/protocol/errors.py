@@ -11,7 +11,7 @@ __all__ = ["ParserCrashed", "ProtocolError", "SMTPError"]
 
 
 class SMTPError(Exception):
-    """A refusal: raising it in a handler sends its reply, and nothing else of it, to the client.
+    """A refusal: when a handler raises it the client gets its reply, and learns nothing else.
 
     Args:
         message: The text for the client, a string or several (a multi-line reply).
@@ -66,7 +66,7 @@ class ProtocolError(SMTPError):
         close: The octets that follow cannot be trusted or located: close after the reply.
 
     Attributes:
-        verb: The command whose arguments were wrong, when it was that.
+        verb: The command whose arguments were wrong; None for other errors.
     """
 
     verb: Verb | None = None

@@ -22,7 +22,7 @@ __all__ = ["AuthenticationFailed", "Exchange", "Mechanism", "SASLContext", "Secr
 
 
 class AuthenticationFailed(SMTPError):
-    """The mechanism itself found the proof wrong: 535 5.7.8, and no handler is asked."""
+    """The mechanism found the proof wrong: 535 5.7.8 without asking a handler."""
 
     def __init__(self) -> None:
         super().__init__("Authentication credentials invalid", 535, "5.7.8")
@@ -50,7 +50,7 @@ class SecretNeeded(ShowsFields):
     """Yielded to have the stored secret of a user looked up; the ScramSecret or None is sent back.
 
     Attributes:
-        username: Whose.
+        username: The user's name.
     """
 
     username: str
@@ -73,10 +73,10 @@ class Mechanism(ShowsFields):
         start: Begins an exchange.
         takes_initial_response: The client may speak first (RFC 4954 section 4).
         usable: Whether a session may use it now.
-        oauth: Refusals are told in a challenge first (RFC 7628 section 3.2.2).
+        oauth: A refusal is explained in a challenge before its reply (RFC 7628 section 3.2.2).
 
     Raises:
-        ValueError: The name is not one.
+        ValueError: The name is not allowed.
     """
 
     name: str = attrs.field()
@@ -95,7 +95,7 @@ def saslname(value: str) -> str:
     """Decode a saslname (RFC 5801 section 4).
 
     Raises:
-        ProtocolError: 501 5.5.2.
+        ProtocolError: 501 5.5.2: the name is malformed.
     """
     if re.search(r"=(?!2C|3D)", value):
         raise ProtocolError("Malformed name", 501, "5.5.2")
@@ -106,7 +106,7 @@ def text_of(value: bytes, what: str = "the response") -> str:
     """Decode a response.
 
     Raises:
-        ProtocolError: 501 5.5.2: not UTF-8, or NUL in it.
+        ProtocolError: 501 5.5.2: the response is not UTF-8, or has a NUL in it.
     """
     try:
         text = value.decode()

@@ -6,9 +6,8 @@ mode before the next call, so that a body line can never be taken for a command,
 Lines end with CRLF and nothing else. The body ends with CRLF . CRLF, or with ``.`` CRLF at its very start, and
 nothing else: LF.LF, LF.CRLF, CR.CR and their like are what smuggling is made of, and are malformed here.
 
-The one question that carries over from chunk to chunk is "are we at a line's start?". What may be the beginning of
-an end mark, or half of a CRLF, stays in the buffer until more arrives: at most two octets. Everything before it is
-handed on and never looked at again.
+From chunk to chunk the framer remembers only whether it is at a line's start. Octets that may begin an end mark, or be
+half of a CRLF, stay in the buffer until more arrives: at most two. Everything before them is handed on and forgotten.
 """
 
 from __future__ import annotations
@@ -68,11 +67,11 @@ class EndOfBody(ShowsFields):
 Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]
 
 _END_OF_BODY = EndOfBody()
-# The end of a line, and the dot of the next: what is unstuffed.
+# The end of a line and the dot that the next line begins with; the dot is taken out.
 _STUFFED = b"\r\n."
-# Begins with a literal, so that the search for it is a plain loop.
+# The pattern begins with a literal, which re searches for in a plain loop.
 _DOT_AT_LINE_START = re.compile(rb"\r\n\.")
-# Seldom used: re compiles them when they are, and keeps them.
+# Seldom used: re compiles them at their first use, and keeps them.
 _BARE_CR = rb"\r(?!\n)"
 _ANY_NEWLINE = rb"\r\n|\r|\n"
 
@@ -133,7 +132,7 @@ class Framer:
         self._mode = _LINE
         #: The next lines belong to a SASL exchange: only the length rule holds for them.
         self.sasl: bool = False
-        # Lines: skip to the line's end; the error to raise there (True: already raised), and the octets so far.
+        # While a refused line is skipped: the error to raise at its end (True: already raised), and the octets dropped.
         self._skipping: ProtocolError | Literal[True] | None = None
         self._dropped = 0
         # Body
@@ -157,7 +156,7 @@ class Framer:
         return len(self._buffer) - self._position
 
     def peek(self, size: int) -> bytes:
-        """The first octets of what is pending."""
+        """The first octets that are pending, at most so many."""
         return self._buffer[self._position : self._position + size]
 
     def discard_pending(self) -> int:
@@ -183,7 +182,8 @@ class Framer:
         """The next event in the present mode.
 
         Raises:
-            ProtocolError: A line that is too long or has a bare LF; the framer is past it, or on the way to its end.
+            ProtocolError: A line is too long or has a bare LF. The framer has passed the line, or skips the rest of it
+                in the calls that follow.
         """
         if self._mode is _BODY:
             return self._next_body()
@@ -192,7 +192,7 @@ class Framer:
         buffer, start = self._buffer, self._position
         if start == len(buffer) and self._skipping is None:
             return NEED_DATA
-        # Nearly every line: it is there as a whole, ends as it should, and is short enough for any rule.
+        # Nearly every line is complete, ends with CRLF, and is short enough for every limit.
         end = buffer.find(b"\n", start)
         if start < end < start + self._max_line and buffer[end - 1] == 13 and self._skipping is None:
             self._position = end + 1
@@ -220,8 +220,8 @@ class Framer:
             return Line(buffer[start : end - 1])
         if self._normalize:
             return Line(buffer[start:end])
-        # Told at once: a client that ends its lines with LF would wait for ever for its reply. Behind a BDAT come
-        # octets that are no commands, and where they end cannot be known from a line that is refused.
+        # Raise at once: a client that sends bare LFs waits for its reply. After a refused BDAT the caller must close,
+        # because the size of the chunk that follows is unknown.
         chunk = buffer[start : start + 4].upper() == b"BDAT"
         self._skipping = True
         self._dropped = length
@@ -242,11 +242,11 @@ class Framer:
         return self._skip_line()
 
     def _skip_line(self) -> Line | Literal[_NeedData.NEED_DATA]:
-        """Drop octets up to the end of a line that is refused, and raise its error there if that is still to do."""
+        """Drop octets up to the end of a refused line, and raise the line's error there unless it was raised before."""
         buffer, start = self._buffer, self._position
         mark = b"\n" if self._normalize else b"\r\n"
         end = buffer.find(mark, start)
-        # Half of a CRLF stays.
+        # A CR at the end of the buffer may be half of a CRLF: it stays.
         stop = end if end >= 0 else max(start, len(buffer) - buffer.endswith(b"\r"))
         self._dropped += stop - start
         self._position = stop
@@ -282,7 +282,7 @@ class Framer:
             start = self._position
             if start == len(self._buffer):
                 return NEED_DATA
-            # Normalizing may double what is handed on.
+            # Normalizing at most doubles the octets, which keeps a chunk within MAX_CHUNK.
             data = self._buffer[start : start + (MAX_CHUNK // 2 if self._normalize else MAX_CHUNK)]
             dotted = self._at_line_start and data[:1] == b"."
             if dotted and data[1:3] == b"\r\n":
@@ -299,18 +299,18 @@ class Framer:
         return event
 
     def _hand_on(
-        self, wire: bytes, mark: int, pieces: list[bytes] | None, *, dotted: bool
+        self, octets: bytes, mark: int, pieces: list[bytes] | None, *, dotted: bool
     ) -> BodyChunk | MalformedBody | None:
-        """Check a piece that holds no end mark and no half CRLF, and unstuff it; None: dropped."""
-        self._at_line_start = wire.endswith(b"\r\n")
+        """Check a piece without end mark and half CRLF, and unstuff it; None: dropped, the body is malformed."""
+        self._at_line_start = octets.endswith(b"\r\n")
         if self._malformed:
             return None
         if pieces is None:
-            if not self._normalize and _has_bare_newline(wire):
-                return self._refuse("a CR without LF" if re.search(_BARE_CR, wire) else "an LF without CR")
-            if 0 <= mark < len(wire) - 2:
-                pieces = wire.split(_STUFFED)
-        data = wire if pieces is None else b"\r\n".join(pieces)  # quicker than replacing
+            if not self._normalize and _has_bare_newline(octets):
+                return self._refuse("a CR without LF" if re.search(_BARE_CR, octets) else "an LF without CR")
+            if 0 <= mark < len(octets) - 2:
+                pieces = octets.split(_STUFFED)
+        data = octets if pieces is None else b"\r\n".join(pieces)  # faster than bytes.replace
         if dotted:
             data = data[1:]
         if self._normalize:
@@ -334,17 +334,17 @@ class Framer:
 
 
 def _first_dot(data: bytes, start: int) -> int:
-    """Where the CRLF is before the first line that begins with a dot; -1: there is none."""
-    dot = data.find(b".", start)  # Base64 has none at all, which takes a tenth of the time to see
+    """The position of the CRLF before the first line that begins with a dot; -1: no line does."""
+    dot = data.find(b".", start)  # Base64 has no dots, and this search takes a tenth of the other one's time
     found = _DOT_AT_LINE_START.search(data, max(0, dot - 2)) if dot >= 0 else None
     return -1 if found is None else found.start()
 
 
 def _dotted_lines(data: bytes, mark: int) -> list[bytes] | None:
-    """The lines, when each but the first begins with a dot, without that and their ends; None: look more closely.
+    """The lines without their ends and dots, when every line but the first begins with a dot; None for other pieces.
 
-    Here splitting is all that is to be done: where no newline is left over, each was a CRLF before a dot; the dot of an
-    end mark would leave an empty line or a newline behind.
+    Splitting is all such a piece needs. When no newline is left over, every one was a CRLF before a dot; an end mark
+    would leave an empty line or a newline behind.
     """
     if mark < 0 or data.find(b"\r") != mark or not data.startswith(b".", data.rfind(b"\n") + 1):
         return None
@@ -354,7 +354,7 @@ def _dotted_lines(data: bytes, mark: int) -> list[bytes] | None:
 
 
 def _measure(data: bytes, mark: int, *, dotted: bool) -> int:
-    """How much of this can be handed on now: up to an end mark, or up to what may be the beginning of one."""
+    """How many octets can be handed on: those before an end mark, or before octets that may begin one."""
     if dotted and data in (b".", b".\r"):
         return 0
     if mark >= 0:
@@ -368,7 +368,7 @@ def _measure(data: bytes, mark: int, *, dotted: bool) -> int:
 
 
 def _has_bare_newline(data: bytes) -> bool:
-    """Whether there is a CR without LF, or an LF without CR: in one pass, by what reads the lines of text files."""
+    """Whether there is a CR without LF, or an LF without CR; Python's decoder of text files finds out in one pass."""
     decoder = io.IncrementalNewlineDecoder(None, translate=False)
     decoder.decode(str(data, "latin-1"), final=True)
     return decoder.newlines not in (None, "\r\n")

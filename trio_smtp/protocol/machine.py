@@ -1,7 +1,9 @@
 """The order of things: the states of a connection, one table, and the machine that walks it.
 
-Everything that affects the order of commands is in `TRANSITIONS`. An absent cell is 503 and leaves the state
-alone. What is not order (TLS first, AUTH first, sizes, counts) is a guard with a code of its own, not a cell.
+The order of commands is in `TRANSITIONS`: an absent cell is 503, and the state stays. Beside the state the machine
+remembers only whether MAIL or recipients were refused, because that decides between 503 and 554, and whether the client
+could know better. Conditions that are not order (TLS first, AUTH first, sizes, counts) are guards of the caller, with
+codes of their own.
 """
 
 from __future__ import annotations
@@ -98,12 +100,12 @@ TRANSITIONS: Mapping[State, Mapping[Verb, State]] = {
     State.CLOSED: {},
 }
 
-#: These move the state whatever the reply: the octets that follow are commands again.
+#: Events that move the state whatever the reply says, because the octets that follow are commands again.
 _UNCONDITIONAL = frozenset({Verb.END_OF_AUTH, Verb.END_OF_DATA})
-#: After these replies there is nothing more to say (RFC 5321 sections 3.8 and 4.1.1.10, RFC 7504).
+#: Replies that close the connection (RFC 5321 sections 3.8 and 4.1.1.10, RFC 7504).
 _CLOSING = frozenset({221, 421, 521})
 
-#: After these, what an earlier transaction refused is forgotten.
+#: Verbs and events after which the machine forgets what an earlier transaction refused.
 _NEW_TRANSACTION = frozenset(
     {Verb.HELO, Verb.EHLO, Verb.LHLO, Verb.MAIL, Verb.RSET, Verb.END_OF_DATA, Verb.HANDSHAKE, Verb.XCLIENT}
 )
@@ -124,7 +126,7 @@ class Machine:
     """Walks `TRANSITIONS` for one connection. `advance` is the one place where the state moves.
 
     Args:
-        lmtp: The rules of RFC 2033 hold: DATA without a valid recipient is 503, whatever was tried.
+        lmtp: The rules of RFC 2033 hold: DATA without a valid recipient is 503, also when all recipients were refused.
 
     Attributes:
         state: The present state.
@@ -140,20 +142,20 @@ class Machine:
 
     @property
     def closed(self) -> bool:
-        """Nothing more will be said."""
+        """Whether the session is over."""
         return self.state is State.CLOSED
 
     @property
     def in_transaction(self) -> bool:
-        """A sender was accepted and the transaction is not over."""
+        """Whether a sender was accepted and the transaction is not over."""
         return self.state in _IN_TRANSACTION
 
     def check(self, verb: Verb) -> None:
-        """May this come now?
+        """Check that a verb may come now.
 
         Raises:
-            ProtocolError: 503, or 554 for DATA after recipients that were all refused. It does not count as the
-                client's fault after a refused MAIL or refused recipients: a client that pipelines cannot know.
+            ProtocolError: 503, or 554 for DATA after recipients that were all refused. After a refused MAIL or refused
+                recipients the error does not count as the client's: a client that pipelines cannot know.
         """
         if verb in TRANSITIONS[self.state]:
             return
@@ -177,7 +179,7 @@ class Machine:
         """Move on after a reply.
 
         Args:
-            verb: What was answered; unless the code is a refusal, `check` has let it through.
+            verb: The verb or event that was answered; `check` has accepted it, unless the code is a refusal.
             code: The reply's code.
         """
         if code in _CLOSING:
@@ -192,5 +194,5 @@ class Machine:
             self._recipients_refused = True
 
     def close(self) -> None:
-        """Nothing more will be said."""
+        """End the session: no verb is allowed any more."""
         self.state = State.CLOSED

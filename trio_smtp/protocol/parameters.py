@@ -57,7 +57,7 @@ class DeliverBy(ShowsFields):
     Attributes:
         seconds: From now; may be zero or negative with mode N.
         mode: ``"N"`` (notify when late) or ``"R"`` (return when late).
-        trace: Relays are to be reported.
+        trace: Report relays.
     """
 
     seconds: int
@@ -178,7 +178,7 @@ def parse_hold_for(value: str | bool, *, longest: int) -> int:
 
 def parse_hold_until(value: str | bool, *, longest: int) -> datetime:
     """HOLDUNTIL: an Internet date and time (RFC 4865 section 4, RFC 3339)."""
-    from datetime import UTC, datetime  # for FUTURERELEASE alone
+    from datetime import UTC, datetime  # only FUTURERELEASE needs it
 
     text = upper_ascii(value)
     if not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})", text, re.ASCII):

@@ -29,7 +29,7 @@ _SSL_VERSION, _SSL_CN = 0x21, 0x22
 
 
 class ProxyError(ValueError):
-    """The header is not one; the connection cannot be trusted."""
+    """The octets are not a PROXY header; the connection cannot be trusted."""
 
 
 @attrs.frozen(repr=False)
@@ -74,11 +74,11 @@ class HeaderReader:
 
     @property
     def wanted(self) -> int:
-        """How many octets may be read next; never one too many."""
+        """How many octets may be read next; they never reach beyond the header."""
         have = len(self._data)
         if have < 12 or self._data[:12] == _SIGNATURE:
             return self._wanted_v2() - have
-        # The shortest header of version 1 has 15 octets; from there on its end may come with each.
+        # The shortest header of version 1 has 15 octets; each octet after them may be the last.
         return max(15 - have, 1)
 
     def _wanted_v2(self) -> int:
@@ -91,7 +91,7 @@ class HeaderReader:
         """Take in at most `wanted` octets.
 
         Raises:
-            ProxyError: It is not a header.
+            ProxyError: The octets are not a header.
         """
         self._data += data
         have = self._data

@@ -19,11 +19,11 @@ __all__ = ["MAX_REPLY_LINE", "Reply", "default_enhanced", "parse_reply"]
 
 #: Longest reply line in octets, code and CRLF included (RFC 5321 section 4.5.3.1.5).
 MAX_REPLY_LINE = 512
-# A code, its separator, the longest enhanced code with a space and CRLF: what a line needs beside its text.
+# The rest of a line is the code, its separator, the longest enhanced code with a space, and CRLF.
 _MAX_TEXT = MAX_REPLY_LINE - len("250-") - len("5.999.999 ") - len("\r\n")
 
 _LINE_BREAK = re.compile(r"\r\n|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
-# Controls, and what hides or reorders text on an operator's screen; lone surrogates cannot be encoded.
+# Controls, characters that hide or reorder text on an operator's screen, and lone surrogates, which UTF-8 lacks.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _ENHANCED = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
 _ENHANCED_TEXT = r"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?"
@@ -59,14 +59,14 @@ _DEFAULT_ENHANCED: Mapping[int, str] = {
 
 
 def default_enhanced(code: int) -> str | None:
-    """The enhanced status code that goes with a reply code when nobody chose one; None for 3xx."""
+    """The enhanced status code of a reply that was made without one; None for 3xx."""
     if 300 <= code < 400:
         return None
     return _DEFAULT_ENHANCED.get(code) or f"{code // 100}.0.0"
 
 
 def _fold(text: str) -> Iterable[str]:
-    """Cut a text into pieces of at most _MAX_TEXT octets of UTF-8, at spaces where there are some."""
+    """Cut a text into pieces of at most _MAX_TEXT octets of UTF-8, at spaces where possible."""
     while len(octets := text.encode()) > _MAX_TEXT:
         cut = len(octets[:_MAX_TEXT].decode("utf-8", "ignore"))
         space = text.rfind(" ", 1, cut + 1)
@@ -83,9 +83,9 @@ def _clean(code: int, message: str | Iterable[str]) -> tuple[str, ...]:
             raise TypeError(f"message must be a string or several strings, not {part!r}")
         for line in _LINE_BREAK.split(part):
             text = _UNSAFE.sub("?", line.replace("\t", " "))
-            # A challenge is one line whatever its length: a SASL client would not put two together.
+            # A challenge stays one line whatever its length: SASL clients do not join the lines of one.
             lines.extend([text] if code == 334 else _fold(text))
-    # "Queued\n" is one line to the person who wrote it.
+    # "Queued\n" was meant as one line.
     while len(lines) > 1 and not lines[-1]:
         lines.pop()
     if code == 334 and len(lines) > 1:
@@ -119,7 +119,7 @@ class Reply(ShowsFields):
     code: int
     lines: tuple[str, ...]
     enhanced: str | None
-    _wire: dict[tuple[bool, bool], bytes] = attrs.field(eq=False, repr=False)
+    _encoded: dict[tuple[bool, bool], bytes] = attrs.field(eq=False, repr=False)
 
     def __init__(self, code: int, message: str | Iterable[str], enhanced: str | None = None) -> None:
         if type(code) is not int or not 200 <= code <= 599:
@@ -147,18 +147,18 @@ class Reply(ShowsFields):
 
         RFC: RFC 5321 section 4.2.1, RFC 2034 section 4, RFC 6531 section 3.7.4.
         """
-        wire = self._wire.get((enhanced, utf8))
-        if wire is None:
+        octets = self._encoded.get((enhanced, utf8))
+        if octets is None:
             status = (self.enhanced or default_enhanced(self.code)) if enhanced else None
             prefix = f"{status} " if status else ""
             charset = "utf-8" if utf8 else "ascii"
             last = len(self.lines) - 1
-            wire = b"".join(
+            octets = b"".join(
                 f"{self.code}{' ' if i == last else '-'}{prefix}{line}\r\n".encode(charset, "replace")
                 for i, line in enumerate(self.lines)
             )
-            self._wire[enhanced, utf8] = wire
-        return wire
+            self._encoded[enhanced, utf8] = octets
+        return octets
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -36,7 +36,7 @@ def _plain(context: SASLContext) -> Exchange:
 
 
 def _login(context: SASLContext) -> Exchange:
-    """Two questions; clients know them by heart, so they are asked in the words everybody asks them."""
+    """Two questions, in the words that clients expect."""
     username = text_of((yield b"Username:"), "the user name")
     password = text_of((yield b"Password:"), "the password")
     if not username or not password:
@@ -45,7 +45,7 @@ def _login(context: SASLContext) -> Exchange:
 
 
 def _cram_md5(context: SASLContext) -> Exchange:
-    """RFC 2195: the digest of a challenge that was never used before."""
+    """RFC 2195: the digest of a challenge that is never used twice."""
     challenge = f"<{secrets.token_hex(16)}.{int(time.time())}@{context.hostname}>"
     response = text_of((yield challenge.encode()))
     username, _, digest = response.rpartition(" ")
@@ -92,7 +92,7 @@ def _oauthbearer(context: SASLContext) -> Exchange:
     port = values.get("port")
     if port is not None and not re.fullmatch(r"[0-9]{1,5}", port):
         raise ProtocolError("Malformed OAUTHBEARER response: port", 501, "5.5.2")
-    # Without a token the client asks what it needs one for (RFC 7628 section 4.3); the refusal's challenge says that.
+    # A client without a token asks which one it needs (RFC 7628 section 4.3); the challenge of the refusal tells it.
     token = "" if values.get("auth") == "" else _bearer(values)
     username, host = saslname(gs2[1] or ""), values.get("host")
     return OAuthCredentials("OAUTHBEARER", username, token, host, int(port) if port else None)

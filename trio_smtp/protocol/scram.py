@@ -23,12 +23,12 @@ from .extras import scramp as library
 __all__ = ["channel_binding", "library", "make_secret", "scram"]
 
 _CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!-+.-~-]+.*", re.DOTALL)
-#: The proof or the channel binding is wrong, as opposed to malformed messages.
+#: Errors of scramp for a wrong proof or channel binding, as opposed to malformed messages.
 _FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
 _NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
-# An unknown user gets a salt like any other, the same one at each attempt.
+# An unknown user's salt is derived from this key: it looks like any other, and is the same at each attempt.
 _PRETENCE = secrets.token_bytes(32)
-# What a user who is known gets, by mechanism: octets of salt and iterations, as they were seen last.
+# Octets of salt and iterations of the last known user's secret, by mechanism; the pretended secrets have the same.
 _usual: dict[str, tuple[int, int]] = {}
 
 
@@ -51,7 +51,7 @@ def channel_binding(certificate: bytes) -> tuple[str, str] | None:
     scramp = library()
     try:
         scramp.ScramMechanism("SCRAM-SHA-1-PLUS").make_server(str, channel_binding=binding)
-    except (scramp.ScramException, TypeError):  # a TypeError: the digest of an Ed448 signature has no size of its own
+    except (scramp.ScramException, TypeError):  # TypeError: the digest of an Ed448 signature has no fixed size
         return None
     return binding
 

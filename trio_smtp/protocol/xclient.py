@@ -21,7 +21,7 @@ _PORTS = frozenset({"PORT", "DESTPORT"})
 
 
 def parse_attributes(argument: str, verb: str) -> Mapping[str, str | None]:
-    """Read what follows XCLIENT or XFORWARD; all of it is checked before any of it counts.
+    """Read what follows XCLIENT or XFORWARD; one bad attribute refuses all of them.
 
     Args:
         argument: ``NAME=value ...``, values in xtext.
@@ -32,7 +32,7 @@ def parse_attributes(argument: str, verb: str) -> Mapping[str, str | None]:
         ``IPV6:`` and canonical.
 
     Raises:
-        ProtocolError: 501 5.5.4.
+        ProtocolError: 501 5.5.4: an attribute is unknown, doubled or malformed, or there is none.
     """
     allowed = XCLIENT_ATTRIBUTES if verb == "XCLIENT" else XFORWARD_ATTRIBUTES
     found: dict[str, str | None] = {}

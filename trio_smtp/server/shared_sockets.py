@@ -102,7 +102,7 @@ def listen(server: SMTPServer, workers: int, *, spread: bool = SPREADS) -> Liste
             try:
                 first = _bound(family, protocol, address)
             except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:  # a name may have addresses of a family that the system lacks
+                if error.errno != errno.EAFNOSUPPORT:  # a name may have IPv6 addresses where the system has no IPv6
                     raise
                 unsupported = error
                 continue
