@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 with atheris.instrument_imports(include=["trio_smtp"]):
     from tests.hostile.support import Mailbox, exchange, replies_in, run, watched_log
     from trio_smtp import AuthContext, Config, SMTPServer
+    from trio_smtp.app.application import Phase
     from trio_smtp.app.session import Session
-    from trio_smtp.dialogue.capabilities import Offer
+    from trio_smtp.dialogue.capabilities import Capabilities
     from trio_smtp.protocol import commands, framing, proxy, sasl
     from trio_smtp.protocol.addresses import parse_path, split_path
     from trio_smtp.protocol.credentials import ScramSecret
@@ -64,7 +65,9 @@ CONFIGS = [
     Config(hostname="mx.example", max_errors=1000, lmtp=True, max_recipients=3, max_message_size=None),
     Config(hostname="mx.example", auth_required=True, allow_insecure_auth=True, max_command_line=512),
 ]
-SYNTAXES = [Offer(config, auth=True).syntax(Session(secure=True, remote_address="192.0.2.1")) for config in CONFIGS]
+SYNTAXES = [
+    Capabilities(config, {Phase.AUTH}).syntax(Session(secure=True, remote_address="192.0.2.1")) for config in CONFIGS
+]
 
 
 def _cuts(wire: bytes, size: int) -> Iterator[bytes]:

@@ -340,8 +340,8 @@ async def test_what_a_handler_raises_comes_out_of_the_chain() -> None:
 def test_chains_are_compiled_once() -> None:
     app, _ = mail_app()
     chains = app.freeze()
+    SMTPServer(app)
     assert app.freeze() is chains
-    assert SMTPServer(app).chains is chains
 
 
 def test_a_phase_without_handlers_has_no_chain() -> None:

@@ -24,7 +24,9 @@ from trio_smtp import (
     MailFromContext,
     Session,
 )
-from trio_smtp.dialogue.capabilities import Offer, trusts
+from trio_smtp.app.application import Phase
+from trio_smtp.dialogue.capabilities import Capabilities
+from trio_smtp.protocol.networks import trusts
 from trio_smtp.testing import Client, open_client
 
 PLAIN = ["PIPELINING", "SIZE 33554432", "8BITMIME", "CHUNKING", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
@@ -32,7 +34,7 @@ LIMITS = "LIMITS RCPTMAX=1000"
 
 
 def lines_of(config: Config, session: Session | None = None, *, auth: bool = False) -> list[str]:
-    return Offer(config, auth=auth).ehlo_lines(session or Session())
+    return Capabilities(config, {Phase.AUTH} if auth else ()).ehlo_lines(session or Session())
 
 
 def config(**changes: Any) -> Config:
@@ -342,7 +344,7 @@ def _trusted(session: Session) -> bool:
 def test_what_one_session_is_shown_is_not_what_another_is_shown(
     changes: dict[str, Any], extension: Extension | None
 ) -> None:
-    offer = Offer(Config(**changes), auth=False, extensions=[extension] if extension else [])
+    offer = Capabilities(Config(**changes), extensions=[extension] if extension else [])
     trusted, stranger = (Session(remote_address=address) for address in ("192.0.2.1", "192.0.2.2"))
     first = offer.ehlo_lines(trusted)
     assert offer.ehlo_lines(stranger) != first
@@ -351,12 +353,12 @@ def test_what_one_session_is_shown_is_not_what_another_is_shown(
 
 def test_starttls_is_shown_before_tls_and_not_after_whoever_asked_first(server_ssl_context: ssl.SSLContext) -> None:
     for order in ((False, True, False), (True, False, True)):
-        offer = Offer(Config(ssl_context=server_ssl_context), auth=False)
+        offer = Capabilities(Config(ssl_context=server_ssl_context))
         shown = ["STARTTLS" in offer.ehlo_lines(Session(secure=secure)) for secure in order]
         assert shown == [not secure for secure in order]
 
 
 def test_what_a_handler_does_to_the_lines_of_one_reply_stays_in_it() -> None:
-    offer = Offer(Config(), auth=False)
+    offer = Capabilities(Config())
     offer.ehlo_lines(Session()).clear()
     assert "PIPELINING" in offer.ehlo_lines(Session())

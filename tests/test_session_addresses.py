@@ -8,16 +8,15 @@ import pytest
 import trio
 
 from trio_smtp import SMTPServer
-from trio_smtp.connection.wire import host_key
 from trio_smtp.net.transport import SocketTransport
-from trio_smtp.server.server import _canonical
+from trio_smtp.protocol.networks import canonical, host_key
 
 from .socket_support import connected, needs_ipv6, serving
 from .support import mail_app, note_closes
 
 
 @pytest.mark.parametrize(
-    ("given", "canonical"),
+    ("given", "form"),
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
@@ -25,8 +24,8 @@ from .support import mail_app, note_closes
         ("fe80::1%eth0", "fe80::1"),
     ],
 )
-def test_addresses_are_canonical(given: str, canonical: str) -> None:
-    assert _canonical(given) == canonical
+def test_addresses_are_canonical(given: str, form: str) -> None:
+    assert canonical(given) == form
 
 
 @pytest.mark.parametrize(

@@ -323,15 +323,8 @@ async def play(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, theirs)
-        dice = random.Random(seed)  # noqa: S311 - cuts a transcript
         try:
-            for turn in turns:
-                for segment in _segments(turn.sent, cut, dice):
-                    await client.send_bytes(segment)
-                    if cut != "whole":
-                        await trio.testing.wait_all_tasks_blocked()
-                for number, text in turn.expected:
-                    await _expect(client, number, text)
+            await _take_turns(client, turns, cut, seed)
             await ours.send_eof()
             if rest := await client.read_to_end():
                 raise AssertionError(f"after the last line: the server said {rest!r}")
@@ -340,6 +333,17 @@ async def play(
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def _take_turns(client: Client, turns: Iterable[_Turn], cut: Cut, seed: int) -> None:
+    dice = random.Random(seed)  # noqa: S311 - cuts a transcript
+    for turn in turns:
+        for segment in _segments(turn.sent, cut, dice):
+            await client.send_bytes(segment)
+            if cut != "whole":
+                await trio.testing.wait_all_tasks_blocked()
+        for number, text in turn.expected:
+            await _expect(client, number, text)
 
 
 async def _expect(client: Client, number: int, text: str) -> None:

@@ -13,7 +13,9 @@ import trio.testing
 
 from tests.support import closed, note_closes, start_data, start_transaction
 from trio_smtp import App, AuthContext, Config, DataContext, SMTPServer
-from trio_smtp.connection.wire import MAX_WAITING_OCTETS, RECEIVE_SIZE, host_key
+from trio_smtp.connection.wire import RECEIVE_SIZE
+from trio_smtp.dialogue.output import MAX_WAITING_OCTETS
+from trio_smtp.protocol.networks import host_key
 from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .support import Mailbox, replies_in, watched_log

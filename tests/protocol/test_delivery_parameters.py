@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_smtp import Address, Config, DeliverBy, DSNRecipient, Session
-from trio_smtp.dialogue.capabilities import Offer
+from trio_smtp.dialogue.capabilities import Capabilities
 from trio_smtp.protocol import parameters as p
 from trio_smtp.protocol.commands import Syntax, parse_command
 from trio_smtp.protocol.errors import ProtocolError
@@ -26,7 +26,7 @@ def xtext(text: str) -> str:
 
 def syntax_of(**changes: Any) -> Syntax:
     """What a line may say under this Config, before TLS and AUTH."""
-    return Offer(Config(hostname="mx.example", **changes), auth=False).syntax(Session())
+    return Capabilities(Config(hostname="mx.example", **changes)).syntax(Session())
 
 
 EVERYTHING = syntax_of(dsn=True, deliver_by=60, mt_priority="MIXER", future_release=3600)

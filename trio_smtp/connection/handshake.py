@@ -2,65 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 
-from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import SecureContext
 from trio_smtp.app.session import TLSInfo
-from trio_smtp.dialogue.outcomes import EndSession, logger
+from trio_smtp.dialogue.dialogue import Dialogue
+from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.steps import EndSession
 from trio_smtp.net.ciphers import standard_name
 from trio_smtp.net.server_names import hearing_server_name, note_server_names
-from trio_smtp.protocol.replies import Reply
 from trio_smtp.tls import certificate_of
 
-if TYPE_CHECKING:
-    from .connection import Connection
+from .clock import Activity, Clock
+from .wire import Wire
 
-__all__ = ["after_handshake", "handshake"]
-
-_SECURED = Reply(250, "Secured")
+__all__ = ["shake_hands"]
 
 
-async def handshake(conn: Connection) -> None:
-    """Wrap the connection's stream in TLS (where it is not yet) and shake hands.
+async def shake_hands(wire: Wire, clock: Clock, dialogue: Dialogue, activity: Activity) -> TLSInfo:
+    """Wrap the wire's stream in TLS (where it is not yet) and shake hands.
+
+    Args:
+        wire: Speaks TLS afterwards.
+        clock: Holds the handshake to its time.
+        dialogue: Notes the name that the client asks for.
+        activity: FIRST_HANDSHAKE or HANDSHAKE.
+
+    Returns:
+        What was agreed on.
 
     Raises:
         EndSession: The handshake failed; nothing was written.
     """
-    session, stream = conn.session, conn.stream
+    service, session, stream = dialogue.service, dialogue.session, wire.stream
     if isinstance(stream, trio.SSLStream):
         note_server_names(stream.context)
     else:
-        context = conn.server.ssl_context
-        assert context is not None
-        stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-    conn.arm("tls", conn.config.tls_handshake_timeout)
-
-    def heard(name: str | None) -> None:
-        session.servername = name
-
-    try:
-        with hearing_server_name(heard):
+        assert service.ssl_context is not None
+        stream = trio.SSLStream(stream, service.ssl_context, server_side=True, https_compatible=True)
+    clock.arm_end(activity, service.config.tls_handshake_timeout)
+    with hearing_server_name(dialogue.note_server_name):
+        try:
             await stream.do_handshake()
-    except trio.BrokenResourceError as exc:
-        conn.stats.tls_failures += 1
-        cause = exc.__cause__ or "the client is gone"
-        logger.warning("session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, cause)
-        raise EndSession("tls") from exc
-    conn.stats.tls_handshakes += 1
-    session.secure = True
-    session.tls_options = _describe(stream)
-    conn.reset_wire(stream)
-
-
-async def after_handshake(conn: Connection) -> Reply | None:
-    """Run `on_secure`; returns what it refused with, or None."""
-    if Phase.SECURE not in conn.chains:
-        return None
-    reply = await conn.phase(Phase.SECURE, SecureContext(conn.session, _SECURED))
-    return reply if reply.code >= 400 else None
+        except trio.BrokenResourceError as exc:
+            service.stats.tls_failures += 1
+            cause = exc.__cause__ or "the client is gone"
+            logger.warning("session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, cause)
+            raise EndSession("tls") from exc
+    clock.await_client()
+    service.stats.tls_handshakes += 1
+    wire.replace(stream)
+    return _describe(stream)
 
 
 def _describe(stream: trio.SSLStream[trio.abc.Stream]) -> TLSInfo:

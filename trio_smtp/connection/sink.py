@@ -156,6 +156,10 @@ class MessageSink:
             self._taking = False
             self.dropped += len(chunk)
 
+    def drop(self, octets: int) -> None:
+        """Count octets that are thrown away before they become chunks."""
+        self.dropped += octets
+
     def end(self) -> None:
         """The end mark was seen."""
         if self._body.error is None:

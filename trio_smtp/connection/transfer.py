@@ -1,10 +1,8 @@
-"""A message on its way from the wire through a memory channel to the handlers.
+"""A message on its way from the framer through a memory channel to the handlers.
 
 A message that is in the buffer after one receive goes into the channel as a whole, and the handlers run inline: no
-nursery, no second task. Any other is streamed: the handlers run in a child task, and this one reads. The two have
-clocks of their own, because a slow handler is not a slow client: while they run side by side, the connection's scope
-is the reader's, and the one around the nursery holds the handlers to what is left of their time. Back-pressure is the
-channel's.
+nursery, no second task. Any other is streamed: the handlers run in a child task, and this task reads, each with a
+deadline of its own (`Clock.reader`). Back-pressure is the channel's.
 
 250 is a promise: it is given only when the handlers returned and read the message to its end, or discarded it on
 purpose. Whatever they did, the wire is read on to the end of the body, so that no line of it is taken for a command.
@@ -13,59 +11,64 @@ purpose. Whatever they did, the wire is read on to the end of the body, so that 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import final
 
 import trio
 
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import DataContext
 from trio_smtp.app.message import MessageIncomplete, MessageMalformed
-from trio_smtp.dialogue.outcomes import EndSession, logger, outcome
-from trio_smtp.protocol.addresses import Address
+from trio_smtp.app.session import Envelope
+from trio_smtp.dialogue.budget import discard_bound
+from trio_smtp.dialogue.dialogue import Dialogue
+from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.outcomes import reply_to
+from trio_smtp.dialogue.steps import Ask, EndSession, Message, Verdict
 from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
 from trio_smtp.protocol.replies import Reply
 
-from .ending import interruption
+from .clock import BODY, Clock
+from .ending import last_words
+from .handlers import Handlers
 from .sink import MessageSink
+from .wire import Wire
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["BodyReceiver", "Transfer", "drop"]
 
-    from .connection import Connection
-
-__all__ = ["TOO_LARGE", "ClientClock", "Transfer", "discard_bound"]
-
-TOO_LARGE = Reply(552, "Message exceeds the maximum size", "5.3.4")
+_TOO_LARGE = Reply(552, "Message exceeds the maximum size", "5.3.4")
 _ACCEPTED = Reply(250, "Message accepted", "2.0.0")
 _NOT_READ = Reply(451, "Message not taken", "4.3.0")
 _TOO_SLOW = Reply(421, "The message comes too slowly", "4.4.2")
 
-#: The least bound on what is read and thrown away for a message that is refused, in octets.
-_MIN_DROPPED = 16 * 1024 * 1024
 #: `min_data_rate` holds after so many seconds.
 _RATE_GRACE = 60.0
-#: The least time handlers are given, in seconds, when theirs is used up.
-_LAST_CHANCE = 0.001
+_DATA = Phase.DATA
 
 
-def discard_bound(conn: Connection) -> float:
-    """The most octets of a message that are read only to be thrown away."""
-    most = conn.config.max_message_size
-    return math.inf if most is None else max(_MIN_DROPPED, 2 * most)
+@final  # where the module is compiled, nothing can inherit from it
+class BodyReceiver:
+    """Receives a body for the framer, and holds the client to its clocks: silence, and the rate.
 
+    Args:
+        wire: Where octets come from; replies that wait leave through it first.
+        dialogue: Its framer is fed.
+        clock: Notes the silence.
+    """
 
-class ClientClock:
-    """The clocks that hold while a body is awaited: silence, and the rate."""
+    __slots__ = ("_clock", "_dialogue", "_octets", "_seconds", "_wire")
 
-    __slots__ = ("_conn", "_octets", "_seconds")
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+    def __init__(self, wire: Wire, dialogue: Dialogue, clock: Clock) -> None:
+        self._wire = wire
+        self._dialogue = dialogue
+        self._clock = clock
         self._seconds = 0.0
         self._octets = 0
+
+    async def flush(self) -> None:
+        """Send the replies that wait: the client may wait for them before it sends more."""
+        await self._wire.flush()
 
     async def receive(self) -> int:
         """Receive more of the body; returns how many octets came.
@@ -73,77 +76,123 @@ class ClientClock:
         Raises:
             EndSession: The client is gone, or sends too slowly.
         """
-        conn = self._conn
-        if not conn.flush_soon():
-            await conn.flush()
-        before = conn.arm("data", conn.config.data_timeout)
-        octets = await conn.receive()
-        self._octets += octets
-        self._seconds += conn.now() - before
-        if self._seconds > _RATE_GRACE and self._octets < conn.config.min_data_rate * self._seconds:
-            conn.log(logging.WARNING, "the message comes too slowly")
+        dialogue, clock = self._dialogue, self._clock
+        config = dialogue.service.config
+        if dialogue.output.octets:
+            await self._wire.flush()
+        before = clock.arm(BODY, config.data_timeout)
+        octets = await self._wire.receive()
+        dialogue.framer.feed(octets)
+        self._octets += len(octets)
+        self._seconds += clock.now() - before
+        if self._seconds > _RATE_GRACE and self._octets < config.min_data_rate * self._seconds:
+            dialogue.log.event(logging.WARNING, "the message comes too slowly")
             raise EndSession("timeout", _TOO_SLOW)
-        return octets
+        return len(octets)
 
 
+async def drop(receiver: BodyReceiver, dialogue: Dialogue, most: float) -> None:
+    """Read a chunk to its end and drop it.
+
+    Args:
+        receiver: Receives it.
+        dialogue: Its framer has been told of the chunk.
+        most: The most octets that may come.
+
+    Raises:
+        EndSession: There are too many, or the client is gone or too slow.
+    """
+    dropped, next_event = 0, dialogue.framer.next_event
+    while True:
+        event = next_event()
+        if event is NEED_DATA:
+            await receiver.receive()
+        elif isinstance(event, BodyChunk):
+            dropped += len(event.data)
+            if dropped > most:
+                dialogue.log.event(logging.WARNING, "too much of a refused message")
+                raise EndSession("abuse", _TOO_LARGE)
+        else:
+            return
+
+
+@final  # where the module is compiled, nothing can inherit from it
 class Transfer:
     """One message on its way.
 
-    Attributes:
-        sink: Where the body goes; made when it begins to come.
-        reply: What the handlers ended with, once they have.
-        refused: LMTP: the recipients whose reply a handler has set.
+    Args:
+        receiver: Receives the body.
+        dialogue: Lends its framer; counts and logs a message that is cut off.
+        handlers: Run the handlers.
+        clock: Holds reader and handlers to their times.
+        envelope: The transaction's; RSET gives the session another.
     """
 
     __slots__ = (
+        "_ask",
         "_began",
         "_clock",
-        "_conn",
+        "_context",
+        "_dialogue",
         "_envelope",
         "_error",
+        "_handlers",
         "_handlers_done",
         "_handlers_left",
-        "_handlers_scope",
         "_malformed",
-        "refused",
-        "reply",
-        "sink",
+        "_receiver",
+        "_reply",
+        "_settled",
+        "_sink",
     )
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-        self._envelope = conn.session.envelope  # RSET gives the session another
-        self._clock = ClientClock(conn)
-        self._handlers_scope = conn.scope
-        self._handlers_left = conn.config.handler_timeout
+    def __init__(
+        self,
+        receiver: BodyReceiver,
+        dialogue: Dialogue,
+        handlers: Handlers,
+        clock: Clock,
+        envelope: Envelope,
+    ) -> None:
+        config = dialogue.service.config
+        self._receiver = receiver
+        self._dialogue = dialogue
+        self._handlers = handlers
+        self._clock = clock
+        self._envelope = envelope
+        self._began = clock.now()
+        self._sink = MessageSink(config.max_message_size)
+        self._context = DataContext(dialogue.session, _ACCEPTED, self._sink.stream, envelope, config.hostname)
+        self._ask = Ask(_DATA, self._context, dialogue.service.chains[_DATA])
+        self._handlers_left = config.handler_timeout
         self._handlers_done: trio.Event | None = None
-        self._began = conn.now()
         self._malformed = False
-        # What was wrong with the message when the handlers had ended.
+        # The message has its verdict, or was counted as cut off.
+        self._settled = False
+        # How the handlers ended, and what was wrong with the message then.
+        self._reply: Reply | None = None
         self._error: Exception | None = None
-        self.sink: MessageSink = MessageSink(conn.config.max_message_size)
-        self.reply: Reply | None = None
-        self.refused: Mapping[Address, Reply] = {}
 
-    @property
-    def too_slow(self) -> bool:
-        """It has come more slowly than `min_data_rate`, the pauses between its chunks included."""
-        seconds = trio.current_time() - self._began
-        return self.sink.stream.byte_length < self._conn.config.min_data_rate * seconds
-
-    async def run(self) -> Reply:
-        """Take the whole body, after 354 or with a BDAT that is the first and last; returns the reply."""
-        chunks, whole = await self._first_read()
-        if whole:
-            self.sink.hand_over(chunks)
-            await self._handle(timed=True)
-        else:
-            await self.side_by_side(self._read_to_end_mark, chunks)
-        return self.judge()
+    async def take_whole(self, step: Message) -> None:
+        """Take a body whose octets come without a command between them; the answer is in ``step.verdict``."""
+        try:
+            if self._dialogue.output.octets:  # the 354
+                await self._receiver.flush()
+            chunks, whole = await self._first_read()
+            if whole:
+                self._sink.hand_over(chunks)
+                await self._handlers.run(self._ask)
+                self._note_end_of_handlers()
+            else:
+                await self._side_by_side(self._read_to_end_mark, chunks)
+        except BaseException:
+            self._note_incomplete()
+            raise
+        step.verdict = self._verdict()
 
     async def _first_read(self) -> tuple[list[bytes], bool]:
         """What one receive brings: the chunks, and whether the end was among them."""
-        next_event = self._conn.framer.next_event
+        next_event = self._dialogue.framer.next_event
         chunks: list[bytes] = []
         received = False
         while True:
@@ -155,7 +204,7 @@ class Transfer:
             elif event is NEED_DATA:
                 if received:
                     return chunks, False
-                await self._clock.receive()
+                await self._receiver.receive()
                 received = True
             else:
                 assert isinstance(event, MalformedBody)
@@ -163,75 +212,62 @@ class Transfer:
 
     def _find_malformed(self, event: MalformedBody) -> None:
         self._malformed = True
-        self.sink.fail(MessageMalformed(event.reason))
+        self._sink.fail(MessageMalformed(event.reason))
 
     # The handlers
 
-    async def _handle(self, *, timed: bool) -> None:
-        """Run the handlers and note how they ended."""
-        session, sink = self._conn.session, self.sink
-        context = DataContext(session, _ACCEPTED, sink.stream, self._envelope, self._conn.config.hostname)
-        self.reply = await self._conn.phase(Phase.DATA, context, timed=timed)
-        self.refused = context.recipient_replies
-        self._error = sink.error
-        sink.close_stream()
-        if self._handlers_done is not None:
-            self._handlers_done.set()
+    def _note_end_of_handlers(self) -> None:
+        self._reply = self._ask.reply
+        self._error = self._sink.error
+        self._sink.close_stream()
 
-    async def _handle_in_child(self) -> None:
-        await self._handle(timed=False)
+    async def _handle_beside_reader(self) -> None:
+        assert self._handlers_done is not None
+        await self._handlers.run_beside_reader(self._ask)
+        self._note_end_of_handlers()
+        self._handlers_done.set()
 
-    async def side_by_side(self, read: Callable[[], Awaitable[None]], chunks: Sequence[bytes] = ()) -> None:
-        """Run the handlers in a child task while this one reads; waits for their end.
+    async def _side_by_side(self, read: Callable[[], Awaitable[None]], chunks: Sequence[bytes] = ()) -> None:
+        """Run the handlers in a child task while this task reads; waits for their end.
 
         Args:
             read: Reads what comes. A message that has not ended when it returns is given up.
             chunks: What has come already.
 
         Raises:
-            EndSession: It ended the session; the handlers have ended.
+            EndSession: The reader ended the session; the handlers have ended.
         """
-        conn = self._conn
-        conn.disarm()
-        self.sink.open(chunks)
+        clock, sink = self._clock, self._sink
+        clock.disarm()
+        sink.open(chunks)
         self._handlers_done = trio.Event()
         end: EndSession | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._handle_in_child, name="trio_smtp.handlers")
-                with trio.CancelScope() as conn.scope:
-                    try:
-                        await read()
-                    except EndSession as exc:
-                        end = exc
-                if conn.scope.cancelled_caught:
-                    end = EndSession(*interruption(conn))
-                if not self.sink.stream.complete:
-                    self.sink.fail(MessageIncomplete("the client did not finish it"))
-                conn.scope = self._handlers_scope  # a drain shortens the time of this one from now on
-                self._let_handlers_run()
-        finally:
-            conn.scope = self._handlers_scope
-            conn.scope.deadline = conn.session_end
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._handle_beside_reader, name="trio_smtp.handlers")
+            with clock.reader() as reader:
+                try:
+                    await read()
+                except EndSession as exc:
+                    end = exc
+            if reader.cause is not None:
+                end = EndSession(*last_words(reader.cause, silent=reader.silent))
+            if not sink.stream.complete:
+                sink.fail(MessageIncomplete("the client did not finish it"))
+            self._await_handlers()
+        clock.await_client()
         if end is not None:
             try:
                 raise end
             finally:
-                del end  # whose traceback holds this frame
+                del end  # its traceback holds this frame, which would hold it: a cycle
 
-    def _let_handlers_run(self) -> None:
-        """From now on it is the handlers that are waited for."""
-        conn = self._conn
-        conn.activity = "handler"
-        conn.disarm()
-        self._handlers_scope.deadline = min(
-            trio.current_time() + max(self._handlers_left, _LAST_CHANCE), conn.session_end
-        )
+    def _await_handlers(self) -> None:
+        self._clock.await_handlers(self._handlers_left)
 
-    async def wait_for_handlers(self) -> None:
+    async def _wait_for_handlers(self) -> None:
         """Wait until they have ended; their clock runs, the client's does not."""
         assert self._handlers_done is not None
-        self._let_handlers_run()
+        self._await_handlers()
         await self._handlers_done.wait()
 
     # The reader
@@ -242,14 +278,14 @@ class Transfer:
         Raises:
             EndSession: There is no end to be had.
         """
-        conn, sink = self._conn, self.sink
-        bound = discard_bound(conn)
+        sink, next_event = self._sink, self._dialogue.framer.next_event
+        bound = discard_bound(self._dialogue.service.config)
         while sink.dropped <= bound:
-            event = conn.framer.next_event()
+            event = next_event()
             if event is NEED_DATA:
-                octets = await self._clock.receive()
+                octets = await self._receiver.receive()
                 if self._malformed:
-                    sink.dropped += octets  # the framer hands on no more of it
+                    sink.drop(octets)  # the framer hands on no more of it
             elif isinstance(event, BodyChunk):
                 if not sink.put_nowait(event.data):
                     await self._make_room(event.data)
@@ -258,61 +294,83 @@ class Transfer:
             else:
                 assert isinstance(event, MalformedBody)
                 self._find_malformed(event)
-        conn.log(logging.WARNING, "too much of a refused message")
-        raise EndSession("abuse", self.reply if self.reply and self.reply.code >= 400 else TOO_LARGE)
+        self._dialogue.log.event(logging.WARNING, "too much of a refused message")
+        raise EndSession("abuse", self._reply if self._reply and self._reply.code >= 400 else _TOO_LARGE)
 
     async def _read_to_end_mark(self) -> None:
         await self._read_to_end()
-        self.sink.end()
+        self._sink.end()
 
     async def _make_room(self, chunk: bytes) -> None:
-        """The channel is full."""
-        before = trio.current_time()
-        self._let_handlers_run()
-        await self.sink.put(chunk)
-        self._handlers_left -= trio.current_time() - before
-        self._handlers_scope.deadline = self._conn.session_end
+        """Put a chunk into the full channel; the handlers' clock runs until they have made room."""
+        before = self._clock.now()
+        self._await_handlers()
+        await self._sink.put(chunk)
+        self._handlers_left -= self._clock.now() - before
+        self._clock.await_client()
 
-    async def take_chunk(self, size: int) -> Reply | None:
-        """Take one chunk of BDAT while the handlers run; returns a refusal, or None."""
-        self._conn.framer.start_chunk(size)
+    # Chunks with commands between them
+
+    async def take_chunks(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Run the handlers beside the dialogue, which takes chunk after chunk.
+
+        Args:
+            lead: Leads the dialogue until `take_chunk` has given a verdict, or the message is given up.
+        """
+
+        async def read() -> None:
+            await lead()
+            self._note_incomplete()  # when RSET, a HELO or QUIT gave it up
+
+        try:
+            await self._side_by_side(read)
+        except BaseException:
+            self._note_incomplete()
+            raise
+
+    async def take_chunk(self, *, last: bool) -> Verdict | None:
+        """Take one chunk while the handlers run; returns how the message ended, when it has.
+
+        Args:
+            last: The message ends with it.
+        """
         await self._read_to_end()
-        if self.reply is None and self.sink.error is None:
-            return None
-        await self.wait_for_handlers()
-        return self.judge()
+        if self._reply is None and self._sink.error is None:
+            if not last:
+                return None
+            self._sink.end()
+        await self._wait_for_handlers()
+        return self._verdict()
 
-    def judge(self) -> Reply:
+    # The end
+
+    def _verdict(self) -> Verdict:
         """What the client is told, when the handlers have ended."""
-        reply, session, sink = self.reply, self._conn.session, self.sink
+        self._settled = True
+        return Verdict(self._judge(), self._context.recipient_replies, self._sink.stream.byte_length)
+
+    def _judge(self) -> Reply:
+        reply, session, sink = self._reply, self._dialogue.session, self._sink
         assert reply is not None
         error = self._error
         if reply.code in (421, 521):
             return reply  # a handler that closes the connection does, whatever was wrong with the message
         if error is not None and (isinstance(error, SMTPError) or reply.code < 400):
-            return outcome(error, Phase.DATA.value, session)
+            return reply_to(error, _DATA.value, session)
         if reply.code >= 400 or sink.finished:
             return reply
         if sink.error is not None:
-            return outcome(sink.error, Phase.DATA.value, session)
+            return reply_to(sink.error, _DATA.value, session)
         logger.error(
             "session=%s the handlers neither read the message to its end nor discarded it: refused", session.id
         )
         return _NOT_READ
 
-    def log(self, replies: Sequence[Reply] = ()) -> None:
-        """One line a message, with what it was answered; no reply: it was not finished."""
-        conn = self._conn
-        if logger.isEnabledFor(logging.INFO):
-            session, envelope = conn.session, self._envelope
-            result = "reply=" + ",".join(str(each.code) for each in replies) if replies else "incomplete"
-            logger.info(
-                "session=%s peer=%s message from=<%s> recipients=%d size=%d %s seconds=%.3f",
-                session.id,
-                session.remote_address,
-                envelope.mail_from,
-                len(envelope.rcpt_to),
-                self.sink.stream.byte_length,
-                result,
-                trio.current_time() - self._began,
-            )
+    def _note_incomplete(self) -> None:
+        """Count and log a message that was cut off or given up; does nothing where it was answered, or noted before."""
+        if self._settled:
+            return
+        self._settled = True
+        dialogue = self._dialogue
+        dialogue.service.stats.messages_incomplete += 1
+        dialogue.log.message(self._envelope, self._sink.stream.byte_length, self._began)

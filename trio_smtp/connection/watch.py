@@ -1,25 +1,18 @@
-"""The watch that holds connections to their deadlines.
-
-Moving a cancel scope's deadline costs more than most commands do, and most deadlines are moved again long before they
-are reached. So a connection only notes when its time is over, and one task looks at all of them at short intervals.
-"""
+"""The watch that holds the connections of a server to their deadlines (clock.py says why)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 
-if TYPE_CHECKING:
-    from trio_smtp.app.config import Config
+from trio_smtp.app.config import Config
 
-    from .wire import Wire
+from .wire import Wire
 
 __all__ = ["Watch"]
 
 
 class Watch:
-    """Cancels what goes on in a connection when its time is over: never early, at most an interval late.
+    """Cancels what a connection awaits when its time is over: never early, at most an interval late.
 
     Args:
         config: Its shortest timeout decides on the interval: a quarter of it, at most a second.
@@ -55,5 +48,5 @@ class Watch:
         self._some.set()
 
     def end(self, wire: Wire) -> None:
-        """Its time is nobody's matter any more."""
+        """Watch over this connection no more."""
         self._wires.discard(wire)

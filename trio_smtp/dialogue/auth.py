@@ -5,59 +5,54 @@ from __future__ import annotations
 import binascii
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import AuthContext
-from trio_smtp.app.session import Session
-from trio_smtp.protocol.commands import Command, Verb
-from trio_smtp.protocol.credentials import Credentials, ScramSecret
+from trio_smtp.protocol.commands import Command
+from trio_smtp.protocol.credentials import Credentials, ScramSecret, XClientCredentials
 from trio_smtp.protocol.errors import ProtocolError, SMTPError
+from trio_smtp.protocol.exchange import Exchange, Mechanism, SASLContext, SecretNeeded
 from trio_smtp.protocol.replies import Reply
-from trio_smtp.protocol.sasl import Exchange, Mechanism, SASLContext, SecretNeeded
+from trio_smtp.protocol.verbs import Verb
 
-from .outcomes import EndSession, outcome, what_goes_on
+from .dialogue import Dialogue
+from .outcomes import refusal_of, reply_to
+from .steps import Ask, EndSession, LookUp, Pause, Steps
 
-if TYPE_CHECKING:
-    from trio_smtp.connection.connection import Connection
+__all__ = ["authenticate", "log_in"]
 
-__all__ = ["ask_handlers", "authenticate"]
-
+_CONTINUE = Reply(334, "")
 _ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
 _NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
 _TOO_MANY_FAILURES = Reply(421, "Too many failed authentications", "4.7.0")
 
 
-async def authenticate(conn: Connection, command: Command) -> None:
+def authenticate(dialogue: Dialogue, command: Command) -> Steps[None]:
     """The whole of an AUTH command, its reply included."""
     name, _, initial = command.argument.strip(" ").partition(" ")
-    mechanism = _mechanism(conn, name.upper())
+    mechanism = _mechanism(dialogue, name.upper())
     initial = initial.strip(" ")
     if initial and not mechanism.takes_initial_response:
         raise ProtocolError(f"{mechanism.name} takes no initial response", 501, "5.5.2")
-    conn.machine.advance(Verb.AUTH, 334)
-    conn.framer.sasl = True
-    conn.session.auth_mechanism = mechanism.name
+    session = dialogue.session
+    dialogue.answer(Verb.AUTH, _CONTINUE, silent=True)  # each challenge is said when the mechanism has it
+    dialogue.framer.start_sasl()
+    session.auth_mechanism = mechanism.name
     try:
-        reply = await _decide(conn, mechanism, initial)
-    except ProtocolError as exc:
-        # Whatever the reply, the exchange is over; the loop sends it and counts it.
-        conn.machine.advance(Verb.END_OF_AUTH, exc.code)
-        raise
+        reply = yield from _decide(dialogue, mechanism, initial)
     finally:
-        conn.framer.sasl = False
-        if not conn.session.authenticated:
-            conn.session.auth_mechanism = None
-    conn.write(reply)
-    conn.machine.advance(Verb.END_OF_AUTH, reply.code)
+        dialogue.framer.end_sasl()
+        if not session.authenticated:
+            session.auth_mechanism = None
+    dialogue.answer(Verb.END_OF_AUTH, reply)
 
 
-def _mechanism(conn: Connection, name: str) -> Mechanism:
+def _mechanism(dialogue: Dialogue, name: str) -> Mechanism:
     """The mechanism asked for, when this session may use it now."""
-    offer, session = conn.server.offer, conn.session
-    mechanisms = offer.mechanisms(session)
+    capabilities, session = dialogue.service.capabilities, dialogue.session
+    mechanisms = capabilities.mechanisms(session)
     if not mechanisms:
-        if offer.auth_after_tls(session):
+        if capabilities.auth_after_tls(session):
             raise ProtocolError("Encryption required for authentication", 538, "5.7.11", counted=False)
         raise ProtocolError("Command not implemented", 502, "5.5.1")
     if session.authenticated:
@@ -70,19 +65,20 @@ def _mechanism(conn: Connection, name: str) -> Mechanism:
     return mechanism
 
 
-async def _decide(conn: Connection, mechanism: Mechanism, initial: str) -> Reply:
+def _decide(dialogue: Dialogue, mechanism: Mechanism, initial: str) -> Steps[Reply]:
     """The exchange, the handlers' word on it, and what a refusal costs."""
     try:
-        credentials = await _exchange(conn, mechanism, initial)
+        credentials = yield from _exchange(dialogue, mechanism, initial)
     except ProtocolError:
         raise
     except SMTPError as exc:  # the mechanism, or the look-up of a secret, refused
-        return await _refused(conn, mechanism, exc.reply)
-    reply, context = await ask_handlers(conn, credentials)
+        return (yield from _refused(dialogue, mechanism, exc.reply))
+    reply, context = yield from _ask_handlers(dialogue, credentials)
     if reply.code >= 400:
         why = _as_json(context.oauth_challenge) if mechanism.oauth else None
-        return await _refused(conn, mechanism, reply, why)
-    conn.stats.auth_successes += 1
+        return (yield from _refused(dialogue, mechanism, reply, why))
+    dialogue.logged_in(context.user)
+    dialogue.service.stats.auth_successes += 1
     return reply
 
 
@@ -92,20 +88,27 @@ def _as_json(challenge: Mapping[str, str]) -> bytes:
     return json.dumps(dict(challenge)).encode()
 
 
-async def ask_handlers(conn: Connection, credentials: Credentials) -> tuple[Reply, AuthContext]:
-    """Ask `on_auth`, and let the client in when it accepts; the reply's code tells."""
-    session = conn.session
-    context = AuthContext(session, _ACCEPTED, credentials)
-    if Phase.AUTH not in conn.chains:  # XCLIENT LOGIN, which needs no AUTH
+def _ask_handlers(dialogue: Dialogue, credentials: Credentials) -> Steps[tuple[Reply, AuthContext]]:
+    """Ask `on_auth`; the reply is a refusal unless a handler called `accept`."""
+    context = AuthContext(dialogue.session, _ACCEPTED, credentials)
+    handlers = dialogue.service.chains.get(Phase.AUTH)
+    if handlers is None:  # XCLIENT LOGIN where nobody can say who may log in
         return _NOBODY_ACCEPTED, context
-    reply = await conn.phase(Phase.AUTH, context)
+    step = Ask(Phase.AUTH, context, handlers)
+    yield step
+    if step.reply.code >= 400:
+        return _as_refusal(step.reply), context
+    return step.reply if context.accepted else _NOBODY_ACCEPTED, context
+
+
+def log_in(dialogue: Dialogue, username: str) -> Steps[Reply | None]:
+    """Ask the handlers about XCLIENT LOGIN; returns their refusal, or None."""
+    credentials = XClientCredentials(username)
+    reply, context = yield from _ask_handlers(dialogue, credentials)
     if reply.code >= 400:
-        return _as_refusal(reply), context
-    if not context.accepted:
-        return _NOBODY_ACCEPTED, context
-    session.user, session.authenticated = context.user, True
-    conn.syntax = conn.server.offer.syntax(session)
-    return reply, context
+        return reply
+    dialogue.logged_in(context.user, credentials.method)
+    return None
 
 
 def _as_refusal(reply: Reply) -> Reply:
@@ -113,96 +116,102 @@ def _as_refusal(reply: Reply) -> Reply:
     return Reply(454, reply.lines, "4.7.0") if reply.code < 500 and reply.code != 421 else reply
 
 
-async def _refused(conn: Connection, mechanism: Mechanism, reply: Reply, why: bytes | None = None) -> Reply:
+def _refused(dialogue: Dialogue, mechanism: Mechanism, reply: Reply, why: bytes | None = None) -> Steps[Reply]:
     """A refusal costs the client time, and in the end the connection."""
-    conn.stats.auth_failures += 1
+    dialogue.service.stats.auth_failures += 1
     reply = _as_refusal(reply)
     if reply.code == 454:
         return reply
-    conn.auth_failures += 1
-    conn.log(logging.WARNING, "authentication refused", f"mechanism={mechanism.name} failures={conn.auth_failures}")
-    if conn.config.auth_failure_delay:
-        await conn.pause(conn.config.auth_failure_delay * 2 ** (conn.auth_failures - 1))
+    budget, delay = dialogue.budget, dialogue.service.config.auth_failure_delay
+    enough = not budget.take_auth_failure()
+    details = f"mechanism={mechanism.name} failures={budget.auth_failures}"
+    dialogue.log.event(logging.WARNING, "authentication refused", details)
+    if delay:
+        yield Pause(delay * 2 ** (budget.auth_failures - 1))
     if why is not None and reply.code >= 500:
         # RFC 7628 section 3.2.2: the client is told why, answers something, and is refused then. Some just leave.
-        await _ask(conn, why)
-    if conn.auth_failures >= conn.config.max_auth_failures:
+        yield from _challenge(dialogue, why)
+    if enough:
         raise EndSession("abuse", _TOO_MANY_FAILURES)
     return reply
 
 
-async def _exchange(conn: Connection, mechanism: Mechanism, initial: str) -> Credentials:
+def _exchange(dialogue: Dialogue, mechanism: Mechanism, initial: str) -> Steps[Credentials]:
     """Challenges and responses up to the credentials."""
-    exchange = _begin(mechanism, conn.server.offer.sasl_context(conn.session, mechanism.name))
+    session = dialogue.session
+    exchange = _begin(mechanism, dialogue.service.capabilities.sasl_context(session, mechanism.name))
     try:
-        step = _advance(conn, exchange, None)
+        step = _advance(dialogue, exchange, None)
         if initial:
             # "=" is an empty initial response (RFC 4954 section 4).
-            step = _advance(conn, exchange, b"" if initial == "=" else _decode(initial.encode()))
+            step = _advance(dialogue, exchange, b"" if initial == "=" else _decode(initial.encode()))
         while True:
             if isinstance(step, SecretNeeded):
-                step = _advance(conn, exchange, await _look_up(conn, step.username))
+                secret = yield from _look_up(dialogue, step.username)
+                step = _advance(dialogue, exchange, secret)
             else:
-                answer = await _ask(conn, step)
+                answer = yield from _challenge(dialogue, step)
                 if answer == b"*":
                     raise ProtocolError("Authentication cancelled", 501, "5.7.0")
-                step = _advance(conn, exchange, _decode(answer))
-    except StopIteration as stop:
-        credentials: Credentials = stop.value
-        return credentials
+                step = _advance(dialogue, exchange, _decode(answer))
+    except _Finished as finished:
+        return finished.credentials
     finally:
         try:
             exchange.close()
         except Exception as exc:  # logged; how the exchange ended stays as it is
-            outcome(exc, "mechanism", conn.session)
+            reply_to(exc, "mechanism", session)
+
+
+class _Finished(Exception):
+    """The exchange has its credentials; inside a generator a StopIteration would become a RuntimeError."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self.credentials = credentials
 
 
 def _begin(mechanism: Mechanism, context: SASLContext) -> Exchange:
-    """A mechanism's exchange, which is not begun before its first step: that is where a crash is seen to."""
+    """Delay calling `mechanism.start` until the first step, so that `_advance` also catches a crash in it."""
     return (yield from mechanism.start(context))
 
 
-def _advance(conn: Connection, exchange: Exchange, response: bytes | ScramSecret | None) -> bytes | SecretNeeded:
+def _advance(dialogue: Dialogue, exchange: Exchange, response: bytes | ScramSecret | None) -> bytes | SecretNeeded:
     """One step of a mechanism, which may be the user's own.
 
     Raises:
-        StopIteration: It was the last one; with the credentials.
+        _Finished: It was the last one; with the credentials.
         SMTPError: The mechanism refused, or crashed.
     """
     try:
         return exchange.send(response)
-    except (SMTPError, StopIteration):
+    except SMTPError:
         raise
+    except StopIteration as stop:
+        raise _Finished(stop.value) from None
     except Exception as exc:
-        raise _refusal(exc, "mechanism", conn.session) from None
+        raise refusal_of(exc, "mechanism", dialogue.session) from None
 
 
-async def _ask(conn: Connection, challenge: bytes) -> bytes:
+def _challenge(dialogue: Dialogue, challenge: bytes) -> Steps[bytes]:
     """Send a challenge; returns the client's line as it came."""
-    conn.write(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()), enhanced=False)
-    return await conn.next_line()
+    dialogue.say(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()))
+    return (yield from dialogue.next_line())
 
 
-async def _look_up(conn: Connection, username: str) -> ScramSecret | None:
+def _look_up(dialogue: Dialogue, username: str) -> Steps[ScramSecret | None]:
     """The stored secret of a user.
 
     Raises:
         SMTPError: The look-up refused, or crashed.
     """
-    lookup = conn.config.scram_lookup
+    lookup = dialogue.service.config.scram_lookup
     assert lookup is not None
-    conn.arm("handler", conn.config.handler_timeout)
-    try:
-        return await lookup(username, conn.session)
-    except Exception as exc:
-        raise _refusal(exc, "scram_lookup", conn.session) from None
-    except BaseExceptionGroup as group:
-        raise what_goes_on(group, "scram_lookup", conn.session) from None
-
-
-def _refusal(exc: Exception, what: str, session: Session) -> SMTPError:
-    reply = outcome(exc, what, session)
-    return SMTPError(reply.lines, reply.code, reply.enhanced)
+    step = LookUp(lookup, username, dialogue.session)
+    yield step
+    if step.error is not None:
+        raise step.error
+    return step.secret
 
 
 def _decode(line: bytes) -> bytes:

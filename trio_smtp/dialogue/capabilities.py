@@ -5,22 +5,24 @@ The library's own extensions are written as a user's would be: an `Extension` ea
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 
+from trio_smtp.app.application import Phase
 from trio_smtp.app.config import Config
 from trio_smtp.app.extension import VERBS, CommandHandler, Extension
 from trio_smtp.app.session import Session
 from trio_smtp.protocol import parameters as p
-from trio_smtp.protocol.commands import Syntax, Verb
+from trio_smtp.protocol.commands import Syntax
+from trio_smtp.protocol.exchange import Mechanism, SASLContext
 from trio_smtp.protocol.networks import trusts
-from trio_smtp.protocol.sasl import MECHANISMS, Mechanism, SASLContext
+from trio_smtp.protocol.sasl import MECHANISMS
+from trio_smtp.protocol.verbs import Verb
 from trio_smtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 
-__all__ = ["Offer", "trusts"]
+from .log import logger
 
-_logger = logging.getLogger("trio_smtp")
+__all__ = ["Capabilities"]
 
 
 def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> bool:
@@ -28,7 +30,7 @@ def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> boo
     try:
         return mechanism.usable(context)
     except Exception:
-        _logger.exception("session=%s %s: usable failed", session.id, mechanism.name)
+        logger.exception("session=%s %s: usable failed", session.id, mechanism.name)
         return False
 
 
@@ -49,15 +51,14 @@ def _chunking(config: Config) -> bool:
 
 def _built_in(config: Config) -> list[Extension]:
     """The library's own extensions that are switched on, in the order EHLO shows them."""
-    size, limits = config.max_message_size, [f"RCPTMAX={config.max_recipients}"]
-    if config.max_transactions is not None:
-        limits.append(f"MAILMAX={config.max_transactions}")
-    body = partial(p.parse_body, binary=config.binarymime)
     chunking = _chunking(config)
     optional: list[tuple[bool, Extension]] = [
         (True, Extension(keyword="PIPELINING")),
-        (True, Extension(keyword="SIZE", argument=str(size or ""), mail_parameters={"SIZE": p.parse_size})),
-        (True, Extension(keyword="8BITMIME", mail_parameters={"BODY": body})),
+        (True, _size(config)),
+        (
+            True,
+            Extension(keyword="8BITMIME", mail_parameters={"BODY": partial(p.parse_body, binary=config.binarymime)}),
+        ),
         (chunking, Extension(keyword="CHUNKING")),
         (chunking and config.binarymime, Extension(keyword="BINARYMIME")),
         (config.smtputf8, Extension(keyword="SMTPUTF8", mail_parameters={"SMTPUTF8": p.parse_flag})),
@@ -70,55 +71,71 @@ def _built_in(config: Config) -> list[Extension]:
                 rcpt_parameters={"NOTIFY": p.parse_notify, "ORCPT": p.parse_orcpt},
             ),
         ),
-        (True, Extension(keyword="LIMITS", argument=" ".join(limits))),
+        (True, _limits(config)),
         (
             config.requiretls,
             Extension(keyword="REQUIRETLS", mail_parameters={"REQUIRETLS": p.parse_flag}, available=_secure),
         ),
     ]
+    return [extension for switched_on, extension in optional if switched_on] + list(_about_delivery(config))
+
+
+def _size(config: Config) -> Extension:
+    return Extension(
+        keyword="SIZE", argument=str(config.max_message_size or ""), mail_parameters={"SIZE": p.parse_size}
+    )
+
+
+def _limits(config: Config) -> Extension:
+    limits = [f"RCPTMAX={config.max_recipients}"]
+    if config.max_transactions is not None:
+        limits.append(f"MAILMAX={config.max_transactions}")
+    return Extension(keyword="LIMITS", argument=" ".join(limits))
+
+
+def _about_delivery(config: Config) -> Iterator[Extension]:
+    """What a client may ask about the time and the rank of a delivery."""
     if config.deliver_by is not None:
         parser = partial(p.parse_by, least=config.deliver_by)
-        argument = str(config.deliver_by or "")
-        optional.append((True, Extension(keyword="DELIVERBY", argument=argument, mail_parameters={"BY": parser})))
+        yield Extension(keyword="DELIVERBY", argument=str(config.deliver_by or ""), mail_parameters={"BY": parser})
     if config.mt_priority:
         profile = config.mt_priority if isinstance(config.mt_priority, str) else ""
         parsers = {"MT-PRIORITY": p.parse_mt_priority}
-        optional.append((True, Extension(keyword="MT-PRIORITY", argument=profile, mail_parameters=parsers)))
+        yield Extension(keyword="MT-PRIORITY", argument=profile, mail_parameters=parsers)
     if config.future_release is not None:
         longest = config.future_release
-        optional.append(
-            (
-                True,
-                Extension(
-                    keyword="FUTURERELEASE",
-                    argument=partial(_release_limits, longest),
-                    mail_parameters={
-                        "HOLDFOR": partial(p.parse_hold_for, longest=longest),
-                        "HOLDUNTIL": partial(p.parse_hold_until, longest=longest),
-                    },
-                ),
-            )
+        yield Extension(
+            keyword="FUTURERELEASE",
+            argument=partial(_release_limits, longest),
+            mail_parameters={
+                "HOLDFOR": partial(p.parse_hold_for, longest=longest),
+                "HOLDUNTIL": partial(p.parse_hold_until, longest=longest),
+            },
         )
-    return [extension for switched_on, extension in optional if switched_on]
 
 
-class Offer:
+class Capabilities:
     """What one server offers its sessions.
 
     Args:
         config: The server's Config.
-        auth: The App can check credentials.
+        phases: Those that the App has handlers for: without `on_auth` nobody can check credentials.
         extensions: The App's own.
+
+    Attributes:
+        commands: The handlers of the extensions' verbs.
+        enhanced: Enhanced status codes stand in replies.
 
     Raises:
         ValueError: One of them clashes with an extension of the library that is switched on.
     """
 
-    def __init__(self, config: Config, *, auth: bool, extensions: Iterable[Extension] = ()) -> None:
+    def __init__(self, config: Config, phases: Container[Phase] = (), extensions: Iterable[Extension] = ()) -> None:
         self._config = config
         mechanisms = [MECHANISMS[each] if isinstance(each, str) else each for each in config.auth_mechanisms]
-        offered = auth and "AUTH" not in config.disabled_commands
+        offered = Phase.AUTH in phases and "AUTH" not in config.disabled_commands
         self._mechanisms = {mechanism.name: mechanism for mechanism in mechanisms if offered}
+        self._expands = Phase.EXPN in phases
         built_in, users = _built_in(config), list(extensions)
         for each in users:
             clashing = [own.keyword for own in built_in if own.clashes(each)]
@@ -132,11 +149,9 @@ class Offer:
         )
         self._constant_lines: dict[bool, list[str]] = {}
         self._syntaxes: dict[object, Syntax] = {}
-        #: The handlers of the extensions' verbs.
         self.commands: dict[str, CommandHandler] = {
             name: handler for each in users for name, handler in each.commands.items()
         }
-        #: Enhanced status codes stand in replies.
         self.enhanced: bool = "ENHANCEDSTATUSCODES" not in config.hide_extensions
 
     def starttls(self, session: Session) -> bool:
@@ -231,5 +246,14 @@ class Offer:
         return [line for line in lines if line.partition(" ")[0] not in hidden] if hidden else lines
 
     def help_lines(self, session: Session) -> list[str]:
-        """The verbs, for HELP."""
-        return ["Commands:", " ".join(self.syntax(session).verbs)]
+        """The verbs that would be accepted in this session, for HELP: order alone is not looked at."""
+        config, verbs = self._config, dict(self.syntax(session).verbs)
+        refused = {
+            "AUTH": session.authenticated or not self.mechanisms(session),
+            "BDAT": not _chunking(config),
+            "EXPN": not self._expands,
+            "STARTTLS": session.secure,
+            "XCLIENT": not trusts(config.xclient, session.remote_address),
+            "XFORWARD": not trusts(config.xforward, session.remote_address),
+        }
+        return ["Commands:", " ".join(verb for verb in verbs if not refused.get(verb))]

@@ -1,213 +1,168 @@
-"""DATA (RFC 5321 section 4.1.1.4) and BDAT (RFC 3030): how a message begins and how it is answered."""
+"""DATA (RFC 5321 section 4.1.1.4) and BDAT (RFC 3030): how a message begins, and how it is answered."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import DataStartContext
-from trio_smtp.connection.transfer import TOO_LARGE, ClientClock, Transfer, discard_bound
-from trio_smtp.protocol.commands import Command, Verb
+from trio_smtp.protocol.addresses import Address
+from trio_smtp.protocol.commands import Command
 from trio_smtp.protocol.errors import ProtocolError
-from trio_smtp.protocol.framing import NEED_DATA, BodyChunk, EndOfBody
-from trio_smtp.protocol.machine import State
 from trio_smtp.protocol.replies import Reply
+from trio_smtp.protocol.verbs import Verb
 
-from .outcomes import EndSession
+from .dialogue import Dialogue
+from .steps import Ask, BeginChunks, Chunk, Drop, EndChunks, Message, Steps, Verdict
 
-if TYPE_CHECKING:
-    from trio_smtp.connection.connection import Connection
-
-__all__ = ["receive_chunk", "receive_message"]
+__all__ = ["bdat", "data"]
 
 _START = Reply(354, "End data with <CR><LF>.<CR><LF>")
-# Looking a member up in its Enum takes ten times as long as a name of the module.
-_DATA, _DATA_START, _DATA_VERB, _END_OF_DATA = Phase.DATA, Phase.DATA_START, Verb.DATA, Verb.END_OF_DATA
+_CHUNK_REFUSED = Reply(250, "")
 _NO_HANDLER = Reply(554, "This server takes no mail", "5.3.5")
+_DATA, _DATA_START, _DATA_VERB, _BDAT, _END_OF_DATA = (
+    Phase.DATA,
+    Phase.DATA_START,
+    Verb.DATA,
+    Verb.BDAT,
+    Verb.END_OF_DATA,
+)
+_NO_RECIPIENTS: Mapping[Address, Reply] = {}
 
 
-async def receive_message(conn: Connection, command: Command) -> Reply | None:
+def data(dialogue: Dialogue, command: Command) -> Steps[Reply | None]:
     """The whole of a DATA command; returns a reply only when it is refused before the 354."""
-    if conn.session.envelope.body_type == "BINARYMIME":
+    if dialogue.session.envelope.body_type == "BINARYMIME":
         raise ProtocolError("BINARYMIME needs BDAT", 503, "5.5.1")
-    reply = await _begin(conn)
+    reply = yield from _ask_to_begin(dialogue)
     if reply.code >= 400:
         return reply
-    conn.write(reply, enhanced=False)
-    conn.machine.advance(_DATA_VERB, reply.code)
-    if not conn.flush_soon():
-        await conn.flush()
-    conn.framer.start_body()
-    await _take_whole(conn)
+    dialogue.answer(_DATA_VERB, reply)
+    dialogue.framer.start_body()
+    yield from _take_whole(dialogue)
     return None
 
 
-async def _begin(conn: Connection) -> Reply:
-    """May a message come? `on_data_start` is asked; the 354 that says so is not sent to a client that uses BDAT."""
-    if _DATA not in conn.chains:
+def _ask_to_begin(dialogue: Dialogue) -> Steps[Reply]:
+    """May a message come? `on_data_start` is asked; the 354 that says so is not for a client that uses BDAT."""
+    chains = dialogue.service.chains
+    if _DATA not in chains:
         return _NO_HANDLER
-    if _DATA_START not in conn.chains:
+    handlers = chains.get(_DATA_START)
+    if handlers is None:
         return _START
-    return await conn.phase(_DATA_START, DataStartContext(conn.session, _START))
+    step = Ask(_DATA_START, DataStartContext(dialogue.session, _START), handlers)
+    yield step
+    return step.reply
 
 
-async def _take_whole(conn: Connection) -> None:
-    """Take a message whose octets come without another command between them."""
-    transfer = Transfer(conn)
-    try:
-        reply = await transfer.run()
-    except BaseException:
-        _note_incomplete(conn, transfer)
-        raise
-    _conclude(conn, transfer, reply)
+def _take_whole(dialogue: Dialogue) -> Steps[None]:
+    """Take a message whose octets come without another command between them, and answer it."""
+    began = dialogue.now()
+    step = Message(dialogue.session.envelope)
+    yield step
+    assert step.verdict is not None
+    _conclude(dialogue, step.verdict, began)
 
 
-def _note_incomplete(conn: Connection, transfer: Transfer) -> None:
-    conn.stats.messages_incomplete += 1
-    transfer.log()
-
-
-def _note_given_up(conn: Connection, transfer: Transfer) -> None:
-    """Nothing is left to be noted where the message was answered, or given up before."""
-    if conn.transfer is transfer:
-        conn.transfer = None
-        _note_incomplete(conn, transfer)
-
-
-def _conclude(conn: Connection, transfer: Transfer | None, reply: Reply) -> None:
-    """Answer a message (in LMTP once for each recipient) and begin a new transaction.
+def _conclude(dialogue: Dialogue, verdict: Verdict, began: float | None) -> None:
+    """Answer a message (in LMTP once for each recipient) and end the transaction.
 
     Args:
-        conn: Whose.
-        transfer: The message; None: it was refused before it was whole.
-        reply: What its handlers ended with.
+        dialogue: Whose.
+        verdict: How it ended.
+        began: When it began; None: it was refused before its last chunk, and counted then.
     """
+    session, stats = dialogue.session, dialogue.service.stats
+    reply = verdict.reply
     replies: Sequence[Reply] = (reply,)
-    if conn.config.lmtp:
-        refused = transfer.refused if transfer is not None else {}
-        replies = [refused.get(recipient, reply) for recipient in conn.session.envelope.rcpt_to]
-    accepted, closing = False, 0
+    if dialogue.service.config.lmtp:
+        replies = [verdict.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
+    accepted, last = False, reply
     for each in replies:
-        conn.write(each)
+        dialogue.say(each)
         if each.code < 400:
             accepted = True
         elif each.code in (421, 521):
-            closing = each.code
+            last = each  # it closes the connection, whatever the others say
     if accepted:
-        conn.stats.messages_accepted += 1
-        conn.errors = 0
-        conn.delivered_at = conn.now()
-    elif transfer is not None:
-        conn.stats.messages_refused += 1
-    if transfer is not None:
-        transfer.log(replies)
-    conn.machine.advance(_END_OF_DATA, closing or reply.code)
-    conn.session.transaction += 1
-    conn.begin_transaction_anew()
+        stats.messages_accepted += 1
+        dialogue.budget.accept_message(dialogue.now())
+    elif began is not None:
+        stats.messages_refused += 1
+    if began is not None:
+        dialogue.log.message(session.envelope, verdict.octets, began, replies)
+    dialogue.answer(_END_OF_DATA, last, silent=True)
+    dialogue.end_transaction()
 
 
-async def receive_chunk(conn: Connection, command: Command) -> None:
+def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
     """One BDAT command. Whatever its reply, its octets are read first: they are no commands."""
     try:
-        conn.admit(Verb.BDAT)
+        dialogue.admit(_BDAT)
     except ProtocolError:
-        await _swallow(conn, command.size)
+        yield from _drop(dialogue, command)
         raise
-    if conn.machine.state is State.BDAT:
-        await _next_chunk(conn, command)
-        return
-    reply = await _begin(conn)
-    if reply.code >= 400:
-        await _refuse_chunk(conn, command, reply)
-        return
-    await conn.flush()
-    conn.machine.advance(Verb.BDAT, reply.code)
-    if command.last:
-        conn.framer.start_chunk(command.size)
-        await _take_whole(conn)
-        return
-    transfer = conn.transfer = Transfer(conn)
-
-    async def read() -> None:
-        await _feed(conn, transfer, command)
-        await conn.take_commands(lambda: conn.transfer is transfer)
-        await conn.flush()
-        _note_given_up(conn, transfer)  # by RSET, HELO or QUIT
-
-    try:
-        await transfer.side_by_side(read)
-    except BaseException:
-        _note_given_up(conn, transfer)
-        raise
-
-
-async def _next_chunk(conn: Connection, command: Command) -> None:
-    if conn.transfer is None:
-        assert conn.chunk_refusal is not None
-        await _refuse_chunk(conn, command, conn.chunk_refusal)
-        return
-    await _feed(conn, conn.transfer, command)
-
-
-async def _feed(conn: Connection, transfer: Transfer, command: Command) -> None:
-    """Put a chunk into a message that is on its way, and answer it."""
-    refusal = await transfer.take_chunk(command.size)
-    if refusal is None and command.last:
-        transfer.sink.end()
-        await transfer.wait_for_handlers()
-        conn.transfer = None
-        _conclude(conn, transfer, transfer.judge())
-    elif refusal is None:
-        conn.write(Reply(250, f"{command.size} octets received", "2.0.0"))
-    else:
-        conn.transfer = None
-        conn.chunk_refusal = refusal
-        if command.last:
-            _conclude(conn, transfer, refusal)
-        else:
-            conn.stats.messages_refused += 1
-            transfer.log([refusal])
-            _answer_refused(conn, refusal)
-
-
-async def _refuse_chunk(conn: Connection, command: Command, refusal: Reply) -> None:
-    """The message is refused: its chunks are swallowed, each with the same reply, up to the last."""
-    await _swallow(conn, command.size)
-    if conn.machine.state is not State.BDAT:
-        conn.machine.advance(Verb.BDAT, 250)
-    if conn.chunk_refusal is None:  # any other was counted when it was refused
-        conn.stats.messages_refused += 1
-    conn.chunk_refusal = refusal
-    if command.last:
-        _conclude(conn, None, refusal)
-    else:
-        _answer_refused(conn, refusal)
-
-
-def _answer_refused(conn: Connection, refusal: Reply) -> None:
-    conn.write(refusal)
-    conn.machine.advance(Verb.BDAT, refusal.code)
-
-
-async def _swallow(conn: Connection, size: int) -> None:
-    """Read the octets of a chunk and drop them.
-
-    Raises:
-        EndSession: There are too many, or the client is gone or too slow.
-    """
-    clock, bound = ClientClock(conn), discard_bound(conn)
-    conn.framer.start_chunk(size)
-    while True:
-        event = conn.framer.next_event()
-        if event is NEED_DATA:
-            await clock.receive()
-        elif isinstance(event, EndOfBody):
+    chunks = dialogue.chunks
+    if chunks is None:
+        reply = yield from _ask_to_begin(dialogue)
+        if reply.code >= 400:
+            yield from _refuse_first(dialogue, command, reply)
             return
-        else:
-            assert isinstance(event, BodyChunk)
-            conn.swallowed += len(event.data)
-            if conn.swallowed > bound:
-                conn.log(logging.WARNING, "too much of a refused message")
-                raise EndSession("abuse", TOO_LARGE)
+        dialogue.answer(_BDAT, reply, silent=True)
+        if command.last:
+            dialogue.framer.start_chunk(command.size)
+            yield from _take_whole(dialogue)
+            return
+        chunks = dialogue.begin_chunks(dialogue.now())
+        yield BeginChunks(dialogue.session.envelope)
+    elif chunks.refusal is not None:
+        yield from _drop(dialogue, command)
+        _answer_refused(dialogue, command, chunks.refusal)
+        return
+    yield from _take_chunk(dialogue, command)
+
+
+def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
+    """Hand a chunk to the handlers of a message that is on its way, and answer it."""
+    chunks = dialogue.chunks
+    assert chunks is not None
+    dialogue.framer.start_chunk(command.size)
+    step = Chunk(last=command.last)
+    yield step
+    verdict = step.verdict
+    if verdict is None:
+        chunks.take(command.size)
+        dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"))
+        return
+    if command.last:
+        _conclude(dialogue, verdict, chunks.began)
+    else:
+        chunks.refuse(verdict.reply)
+        dialogue.service.stats.messages_refused += 1
+        dialogue.log.message(dialogue.session.envelope, verdict.octets, chunks.began, [verdict.reply])
+        dialogue.answer(_BDAT, verdict.reply)
+    yield EndChunks()
+
+
+def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps[None]:
+    """Refuse a message with its first chunk: the chunks that follow are answered with the same reply."""
+    yield from _drop(dialogue, command)
+    dialogue.answer(_BDAT, _CHUNK_REFUSED, silent=True)
+    dialogue.service.stats.messages_refused += 1
+    dialogue.begin_chunks(dialogue.now(), refusal)
+    _answer_refused(dialogue, command, refusal)
+
+
+def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:
+    """Answer a chunk of a message that is refused and was counted."""
+    if command.last:
+        _conclude(dialogue, Verdict(refusal, _NO_RECIPIENTS, 0), None)
+    else:
+        dialogue.answer(_BDAT, refusal)
+
+
+def _drop(dialogue: Dialogue, command: Command) -> Steps[None]:
+    """Read the octets of a chunk and drop them."""
+    dialogue.framer.start_chunk(command.size)
+    yield Drop(dialogue.budget.take_drop(command.size))

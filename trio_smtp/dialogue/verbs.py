@@ -1,35 +1,36 @@
-"""What each command does: one small function a verb, and the table that names them.
+"""What each verb does: one small function for each, and the table that names them.
 
-A phase is called when the command was parsed and its turn was checked. It returns the reply, or None when it has
-sent its own; what the peer did wrong it raises as ProtocolError. AUTH and DATA have files of their own.
+A verb is called when its command was parsed and its turn was checked. It returns its reply; one that needs something of
+the driver is a generator, which returns the reply, or None when it has answered by itself. What the peer did wrong is
+raised as ProtocolError. AUTH, DATA, BDAT and the front ends' verbs have files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
-from trio_smtp.app.application import Phase
+from trio_smtp.app.application import Chain, Phase
 from trio_smtp.app.contexts import CommandContext, HeloContext, MailFromContext, RcptToContext, VerifyContext
 from trio_smtp.app.session import Envelope
-from trio_smtp.connection.handshake import after_handshake, handshake
 from trio_smtp.protocol.addresses import Address
-from trio_smtp.protocol.commands import Command, Verb
+from trio_smtp.protocol.commands import Command
+from trio_smtp.protocol.dsn import DSNEnvelope
 from trio_smtp.protocol.errors import ProtocolError
-from trio_smtp.protocol.parameters import DSNEnvelope
 from trio_smtp.protocol.replies import Reply
+from trio_smtp.protocol.verbs import Verb
 
 from .auth import authenticate
+from .dialogue import Dialogue
 from .front_ends import xclient, xforward
-from .outcomes import EndSession, logger
-from .transaction import receive_chunk, receive_message
+from .greeting import ask_secure
+from .log import logger
+from .steps import Ask, EndSession, ShakeHands, Steps
+from .transaction import bdat, data
 
-if TYPE_CHECKING:
-    from trio_smtp.connection.connection import Connection
+__all__ = ["VERBS"]
 
-__all__ = ["PHASES"]
-
-# Looking a member up in its Enum takes ten times as long as a name of the module.
 _MAIL_FROM, _RCPT_TO = Phase.MAIL_FROM, Phase.RCPT_TO
 
 _OK = Reply(250, "OK", "2.0.0")
@@ -39,47 +40,53 @@ _CANNOT_VERIFY = Reply(252, "Cannot verify; try delivering", "2.5.0")
 _VERIFIED = Reply(250, "OK", "2.1.5")
 _BYE = Reply(221, "Bye", "2.0.0")
 _READY_FOR_TLS = Reply(220, "Ready to start TLS", "2.0.0")
+_TLS_IS_ACTIVE = Reply(220, "")
 _TOO_MANY_TRANSACTIONS = Reply(421, "Too many transactions on this connection", "4.7.0")
 _TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 
 
-async def _hello(conn: Connection, command: Command) -> Reply:
+def _hello(dialogue: Dialogue, command: Command) -> Steps[Reply]:
     """RFC 5321 section 4.1.1.1: accepted, it begins anew; refused, everything stays as it was."""
-    session, verb = conn.session, command.verb
+    session, service, verb = dialogue.session, dialogue.service, command.verb
     opening = session.opening_command, session.host_name_appears_as
     session.opening_command = verb.value  # type: ignore[assignment]
     session.host_name_appears_as = command.argument
-    extensions = [] if verb is Verb.HELO else conn.server.offer.ehlo_lines(session)
-    reply = conn.server.hello
-    if Phase.HELO in conn.chains:
-        reply = await conn.phase(Phase.HELO, HeloContext(session, reply, command.argument, extensions))
+    extensions = [] if verb is Verb.HELO else service.capabilities.ehlo_lines(session)
+    reply = service.hello
+    handlers = service.chains.get(Phase.HELO)
+    if handlers is not None:
+        step = Ask(Phase.HELO, HeloContext(session, reply, command.argument, extensions), handlers)
+        yield step
+        reply = step.reply
     elif extensions:
-        reply = conn.server.ehlo_reply(tuple(extensions))
+        reply = service.ehlo_reply(tuple(extensions))
     if reply.code >= 400:
         session.opening_command, session.host_name_appears_as = opening
-        return reply
-    conn.enhanced = conn.server.offer.enhanced and verb is not Verb.HELO
-    conn.begin_transaction_anew()
+    else:
+        dialogue.greeted(verb)
     return reply
 
 
-async def _mail(conn: Connection, command: Command) -> Reply:
-    config, session, values = conn.config, conn.session, command.values
-    address = command.address
+def _mail(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
+    service, values = dialogue.service, command.values
+    address, config = command.address, service.config
     assert address is not None
-    conn.mails += 1  # RFC 9422 section 4: also those that are refused
-    if config.max_transactions is not None and conn.mails > config.max_transactions:
+    if not dialogue.budget.take_mail():
         raise EndSession("refused", _TOO_MANY_TRANSACTIONS)
     size = values.get("SIZE")
     if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:
         raise ProtocolError("Message size exceeds the limit", 552, "5.3.4", counted=False)
-    session.envelope = _envelope(address, values)
-    reply = _SENDER_OK
-    if _MAIL_FROM in conn.chains:
-        reply = await conn.phase(_MAIL_FROM, MailFromContext(session, reply, address))
-    if reply.code >= 400:
-        session.envelope = Envelope()
-    return reply
+    dialogue.session.envelope = _envelope(address, values)
+    handlers = service.chains.get(_MAIL_FROM)
+    return _SENDER_OK if handlers is None else _ask_sender(dialogue, address, handlers)
+
+
+def _ask_sender(dialogue: Dialogue, address: Address, handlers: Chain) -> Steps[Reply]:
+    step = Ask(_MAIL_FROM, MailFromContext(dialogue.session, _SENDER_OK, address), handlers)
+    yield step
+    if step.reply.code >= 400:
+        dialogue.session.envelope = Envelope()
+    return step.reply
 
 
 #: MAIL's parameters and where the envelope keeps their values.
@@ -107,83 +114,114 @@ def _envelope(address: Address, values: Mapping[str, object]) -> Envelope:
     return Envelope(address, values=values, **fields)
 
 
-async def _rcpt(conn: Connection, command: Command) -> Reply:
-    session, address = conn.session, command.address
+def _rcpt(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
+    service, address = dialogue.service, command.address
     assert address is not None
-    envelope = session.envelope
+    envelope = dialogue.session.envelope
     if not envelope.smtp_utf8 and not command.argument.isascii():
         raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
-    if len(envelope.rcpt_to) >= conn.config.max_recipients:
+    if len(envelope.rcpt_to) >= service.config.max_recipients:
         return _TOO_MANY_RECIPIENTS
-    reply = _RECIPIENT_OK
-    if _RCPT_TO in conn.chains:
-        reply = await conn.phase(_RCPT_TO, RcptToContext(session, reply, address))
-    if reply.code < 400:
+    handlers = service.chains.get(_RCPT_TO)
+    if handlers is not None:
+        return _ask_recipient(dialogue, envelope, address, handlers)
+    envelope.rcpt_to.append(address)
+    return _RECIPIENT_OK
+
+
+def _ask_recipient(dialogue: Dialogue, envelope: Envelope, address: Address, handlers: Chain) -> Steps[Reply]:
+    step = Ask(_RCPT_TO, RcptToContext(dialogue.session, _RECIPIENT_OK, address), handlers)
+    yield step
+    if step.reply.code < 400:
         envelope.rcpt_to.append(address)
-    return reply
+    return step.reply
 
 
-async def _rset(conn: Connection, command: Command) -> Reply:
-    conn.begin_transaction_anew()
+def _rset(dialogue: Dialogue, command: Command) -> Reply:
+    dialogue.begin_transaction()
     return _OK
 
 
-async def _noop(conn: Connection, command: Command) -> Reply:
+def _noop(dialogue: Dialogue, command: Command) -> Reply:
     return _OK
 
 
-async def _help(conn: Connection, command: Command) -> Reply:
-    return Reply(214, conn.server.offer.help_lines(conn.session), "2.0.0")
+def _help(dialogue: Dialogue, command: Command) -> Reply:
+    return Reply(214, dialogue.service.capabilities.help_lines(dialogue.session), "2.0.0")
 
 
-async def _vrfy(conn: Connection, command: Command) -> Reply:
-    if Phase.VRFY not in conn.chains:
-        return _CANNOT_VERIFY
-    return await conn.phase(Phase.VRFY, VerifyContext(conn.session, _VERIFIED, command.argument))
+def _vrfy(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
+    handlers = dialogue.service.chains.get(Phase.VRFY)
+    return _CANNOT_VERIFY if handlers is None else _ask_about(dialogue, command, Phase.VRFY, handlers)
 
 
-async def _expn(conn: Connection, command: Command) -> Reply:
-    if Phase.EXPN not in conn.chains:
+def _expn(dialogue: Dialogue, command: Command) -> Steps[Reply]:
+    handlers = dialogue.service.chains.get(Phase.EXPN)
+    if handlers is None:
         raise ProtocolError("Command not implemented", 502, "5.5.1")
-    return await conn.phase(Phase.EXPN, VerifyContext(conn.session, _VERIFIED, command.argument))
+    return _ask_about(dialogue, command, Phase.EXPN, handlers)
 
 
-async def _quit(conn: Connection, command: Command) -> Reply:
+def _ask_about(dialogue: Dialogue, command: Command, phase: Phase, handlers: Chain) -> Steps[Reply]:
+    step = Ask(phase, VerifyContext(dialogue.session, _VERIFIED, command.argument), handlers)
+    yield step
+    return step.reply
+
+
+def _quit(dialogue: Dialogue, command: Command) -> Reply:
     return _BYE
 
 
-async def _starttls(conn: Connection, command: Command) -> None:
+def _starttls(dialogue: Dialogue, command: Command) -> Steps[None]:
     """RFC 3207: nothing that was said before the handshake counts after it."""
-    session = conn.session
+    session = dialogue.session
     if session.secure:
         raise ProtocolError("TLS is active already", 503, "5.5.1")
-    conn.write(_READY_FOR_TLS)
-    conn.machine.advance(Verb.STARTTLS, _READY_FOR_TLS.code)
-    stale = conn.framer.discard_pending()
+    dialogue.answer(Verb.STARTTLS, _READY_FOR_TLS)
+    stale = dialogue.framer.discard_pending()
     if stale:
         # A man in the middle may have put it there to have it read as if it came through TLS.
         logger.warning("session=%s %d octets after STARTTLS were thrown away", session.id, stale)
     # Before the 220 leaves: there is no moment in which a client has TLS and its words from before it still count.
-    conn.forget_dialogue()
-    await conn.flush()
-    await handshake(conn)
-    conn.machine.advance(Verb.HANDSHAKE, 220)
-    conn.refusal = await after_handshake(conn)
+    dialogue.forget()
+    step = ShakeHands()
+    yield step
+    assert step.info is not None
+    dialogue.secured(step.info)
+    dialogue.answer(Verb.HANDSHAKE, _TLS_IS_ACTIVE, silent=True)
+    refusal = yield from ask_secure(dialogue)
+    if refusal is not None:
+        yield from _refuse_next_line(dialogue, refusal)
 
 
-async def _extension(conn: Connection, command: Command) -> Reply:
-    handler = conn.server.offer.commands[command.name]
-    context = CommandContext(conn.session, _OK, command.name, command.argument)
-    return await conn.run_handlers(command.name, context, handler)
+def _refuse_next_line(dialogue: Dialogue, refusal: Reply) -> Steps[None]:
+    """Answer the next line with what `on_secure` refused with: a handshake has no reply of its own.
+
+    Raises:
+        EndSession: Always.
+    """
+    with suppress(ProtocolError):  # whatever the line is
+        line = yield from dialogue.next_line()
+        if dialogue.log.debug:
+            dialogue.log.heard(line, dialogue.syntax.verbs)
+    raise EndSession("refused", refusal)
 
 
-PHASES: Mapping[Verb, Callable[[Connection, Command], Awaitable[Reply | None]]] = {
+def _extension(dialogue: Dialogue, command: Command) -> Steps[Reply]:
+    handler = dialogue.service.capabilities.commands[command.name]
+    step = Ask(command.name, CommandContext(dialogue.session, _OK, command.name, command.argument), handler)
+    yield step
+    return step.reply
+
+
+#: The verbs and what they do.
+VERBS: Mapping[Verb, Callable[[Dialogue, Command], Reply | Steps[Reply] | Steps[Reply | None] | Steps[None]]] = {
     Verb.HELO: _hello,
     Verb.EHLO: _hello,
     Verb.LHLO: _hello,
     Verb.MAIL: _mail,
     Verb.RCPT: _rcpt,
-    Verb.DATA: receive_message,
+    Verb.DATA: data,
     Verb.RSET: _rset,
     Verb.NOOP: _noop,
     Verb.HELP: _help,
@@ -192,7 +230,7 @@ PHASES: Mapping[Verb, Callable[[Connection, Command], Awaitable[Reply | None]]] 
     Verb.QUIT: _quit,
     Verb.STARTTLS: _starttls,
     Verb.AUTH: authenticate,
-    Verb.BDAT: receive_chunk,
+    Verb.BDAT: bdat,
     Verb.XCLIENT: xclient,
     Verb.XFORWARD: xforward,
     Verb.EXTENSION: _extension,

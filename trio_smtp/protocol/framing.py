@@ -166,6 +166,14 @@ class Framer:
         self._position = 0
         return pending
 
+    def start_sasl(self) -> None:
+        """The next lines are those of a SASL exchange."""
+        self.sasl = True
+
+    def end_sasl(self) -> None:
+        """The exchange is over: the next lines are commands."""
+        self.sasl = False
+
     def start_body(self) -> None:
         """The next events are those of a DATA body."""
         self._mode = _BODY

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from trio_smtp.app.application import App, Chains, Phase
+from trio_smtp.app.application import App, Phase
 from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
+from trio_smtp.connection.places import Place, Places
 from trio_smtp.connection.watch import Watch
-from trio_smtp.connection.wire import host_key
-from trio_smtp.dialogue.capabilities import Offer, trusts
-from trio_smtp.dialogue.front_ends import FULL_FOR_HOST
+from trio_smtp.dialogue.service import Service
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
 from trio_smtp.net.server_names import note_server_names
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
+from trio_smtp.protocol.networks import canonical
 from trio_smtp.protocol.replies import Reply
 
 __all__ = ["SMTPServer", "serve"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
-_FULL = Reply(421, "Too many connections", "4.3.2")
 #: Refusals that are being said at a time; over that, connections are closed without a word.
 _MAX_REFUSALS = 100
 _REFUSAL_LIMIT = 5.0
@@ -59,31 +56,21 @@ class SMTPServer:
             raise TypeError(f"app must be an App, not {app!r}")
         self.app = app
         self.config: Config = Config() if config is None else config
-        config = self.config
-        self.stats: Stats = Stats()
+        self._service = Service(app, self.config)
+        self.stats: Stats = self._service.stats
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
-        self.chains: Chains = app.freeze()
-        if Phase.DATA not in self.chains:
+        if Phase.DATA not in self._service.chains:
             logger.warning("the App has no on_data handler: every message will be refused")
-        if config.auth_required and Phase.AUTH not in self.chains:
+        if self.config.auth_required and Phase.AUTH not in self._service.chains:
             logger.warning("auth_required, but the App has no on_auth handler: every sender will be refused")
-        #: What sessions are offered.
-        self.offer: Offer = Offer(config, auth=Phase.AUTH in self.chains, extensions=app.extensions)
-        self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
-        self.hello: Reply = Reply(250, config.hostname)
-        self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._ehlo_reply)
-        self.ssl_context: ssl.SSLContext | None = None
-        if config.ssl_context is not None:
-            self.reload_tls(config.ssl_context)
-        self._connections: set[Connection] = set()
+        if self.config.ssl_context is not None:
+            self.reload_tls(self.config.ssl_context)
+        self._places = Places(self.config)
+        self._connections: dict[Connection, Place] = {}
         self._socket_files: dict[object, UnixFile] = {}
-        self._hosts: Counter[str] = Counter()
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
         self._draining = False
-
-    def _ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:
-        return Reply(250, (self.config.hostname, *extensions))
 
     @property
     def port(self) -> int:
@@ -104,6 +91,11 @@ class SMTPServer:
         """The live sessions."""
         return [connection.session for connection in self._connections]
 
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The context of the next handshakes, or None."""
+        return self._service.ssl_context
+
     def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
         """Use this context for handshakes from now on; sessions that are secure already go on as they are.
 
@@ -119,7 +111,7 @@ class SMTPServer:
         if self.config.ssl_context is None:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
         note_server_names(ssl_context)
-        self.ssl_context = ssl_context
+        self._service.use_tls(ssl_context)
 
     # Serving
 
@@ -254,11 +246,11 @@ class SMTPServer:
             stream: Any trio stream, an in-memory one included.
             task_status: ``started()`` gives the Session.
         """
-        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
-        self._register(connection)
-        task_status.started(connection.session)
+        session = _session_of(stream, lmtp=self.config.lmtp)
+        connection = self._new_connection(stream, session, self._places.take_anyway(session.remote_address))
+        task_status.started(session)
         async with self._watching() as watch:
-            await connection.run(watch)
+            await connection.run(watch, self._forget)
 
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[Watch]:
@@ -283,59 +275,30 @@ class SMTPServer:
 
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
-        config = self.config
-        connection = Connection(self, stream, _session_of(stream, lmtp=self.config.lmtp))
-        refusal = None
-        if len(self._connections) >= config.max_connections:
-            refusal = _FULL
-        elif not self._has_room(connection):
-            refusal = FULL_FOR_HOST
-        if refusal is None:
-            self._register(connection)
-            nursery.start_soon(connection.run, watch)
+        session = _session_of(stream, lmtp=self.config.lmtp)
+        place = self._places.take(session.remote_address)
+        if isinstance(place, Place):
+            nursery.start_soon(self._new_connection(stream, session, place).run, watch, self._forget)
             return
         self.stats.connections_refused += 1
-        logger.warning("peer=%s refused: %s", connection.session.remote_address, refusal.text)
-        nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else refusal)
+        logger.warning("peer=%s refused: %s", session.remote_address, place.text)
+        nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else place)
         self._refusals += 1
 
-    def _register(self, connection: Connection) -> None:
-        """Count it from here on: the task that serves it begins later, and a limit must hold now."""
-        self._connections.add(connection)
-        self._hosts[connection.host] += 1
+    def _new_connection(self, stream: trio.abc.Stream, session: Session, place: Place) -> Connection:
+        """Count a connection from here on: the task that serves it begins later, and a limit must hold now."""
+        connection = Connection(self._service, stream, session, place)
+        self._connections[connection] = place
         self.stats.connections_accepted += 1
         self.stats.connections_open += 1
         if self._draining:
             connection.drain(self.config.drain_timeout)
+        return connection
 
-    def _has_room(self, connection: Connection) -> bool:
-        """One more from its host? Behind a proxy that cannot be told before its header was read."""
-        most = self.config.max_connections_per_host
-        return (
-            most is None
-            or not connection.host  # a Unix or in-memory stream comes from nowhere
-            or self._hosts[connection.host] < most
-            or trusts(self.config.proxy_protocol, connection.session.remote_address)
-        )
-
-    def _leave_host(self, connection: Connection) -> None:
-        self._hosts[connection.host] -= 1
-        if not self._hosts[connection.host]:
-            del self._hosts[connection.host]
-
-    def recount(self, connection: Connection) -> bool:
-        """Count a connection for the client that its PROXY header names; False: that one has too many."""
-        self._leave_host(connection)
-        connection.host = host_key(connection.session.remote_address)
-        self._hosts[connection.host] += 1
-        most = self.config.max_connections_per_host
-        return most is None or not connection.host or self._hosts[connection.host] <= most
-
-    def forget(self, connection: Connection) -> None:
-        """Its session is over."""
-        self._connections.discard(connection)
+    def _forget(self, connection: Connection) -> None:
+        """The connection is over."""
+        self._connections.pop(connection).leave()
         self.stats.connections_open -= 1
-        self._leave_host(connection)
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:
         try:
@@ -354,24 +317,16 @@ class SMTPServer:
                 await close(stream)
 
 
-def _canonical(address: str) -> str:
-    """IPv4-mapped IPv6 as IPv4, IPv6 in its canonical form."""
-    if ":" not in address:
-        return address
-    ip = ipaddress.IPv6Address(address.partition("%")[0])
-    return str(ip.ipv4_mapped or ip)
-
-
 def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
     """A session that knows who is at the other end, where the stream does."""
     session = Session(lmtp=lmtp)
-    ends = endpoints_of(stream)
-    if ends.remote is not None:
-        session.remote_address, session.remote_port = _canonical(ends.remote[0]), ends.remote[1]
+    endpoints = endpoints_of(stream)
+    if endpoints.remote is not None:
+        session.remote_address, session.remote_port = canonical(endpoints.remote[0]), endpoints.remote[1]
         session.original_peer = session.remote_address, session.remote_port
         session.client_hostname = f"[{session.remote_address}]"
-    if ends.local is not None:
-        session.local_address, session.local_port = _canonical(ends.local[0]), ends.local[1]
+    if endpoints.local is not None:
+        session.local_address, session.local_port = canonical(endpoints.local[0]), endpoints.local[1]
     return session
 
 

@@ -1,0 +1,68 @@
+"""Runs handlers in their time; what they raise becomes a reply."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from trio_smtp.app.session import Session
+from trio_smtp.dialogue.outcomes import refusal_of, reply_to, rest_of
+from trio_smtp.dialogue.output import Output
+from trio_smtp.dialogue.steps import Ask, LookUp
+
+from .clock import HANDLERS, Clock
+from .wire import Wire
+
+__all__ = ["Handlers"]
+
+
+@final  # where the module is compiled, nothing can inherit from it
+class Handlers:
+    """Runs the handlers of one session.
+
+    Args:
+        session: For the log.
+        wire: Replies leave through it before handlers hold them up.
+        output: The replies that wait.
+        clock: Holds handlers to their time.
+        timeout: Their time, in seconds.
+    """
+
+    __slots__ = ("_clock", "_output", "_session", "_timeout", "_wire")
+
+    def __init__(self, session: Session, wire: Wire, output: Output, clock: Clock, timeout: float) -> None:
+        self._session = session
+        self._wire = wire
+        self._output = output
+        self._clock = clock
+        self._timeout = timeout
+
+    async def run(self, ask: Ask) -> None:
+        """Run handlers while nothing else is awaited; the answer is in ``ask.reply``."""
+        if self._output.octets and self._output.due:
+            await self._wire.flush()
+        self._clock.arm(HANDLERS, self._timeout)
+        await self.run_beside_reader(ask)
+
+    async def run_beside_reader(self, ask: Ask) -> None:
+        """Run handlers while a reader awaits the client: the reader sends, and sees to the handlers' time."""
+        try:
+            await ask.handlers(ask.context)
+            ask.reply = ask.context.reply
+        except Exception as exc:
+            ask.reply = reply_to(exc, ask.where, self._session)
+        except BaseExceptionGroup as group:
+            raise rest_of(group, ask.where, self._session) from None
+        # Handlers that caught their cancellation are cancelled all the same.
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def look_up(self, step: LookUp) -> None:
+        """Look up a secret; the answer is in the step."""
+        self._clock.arm(HANDLERS, self._timeout)
+        try:
+            step.secret = await step.lookup(step.username, step.session)
+        except Exception as exc:
+            step.error = refusal_of(exc, "scram_lookup", self._session)
+        except BaseExceptionGroup as group:
+            raise rest_of(group, "scram_lookup", self._session) from None

@@ -1,0 +1,70 @@
+"""What all sessions of one server share."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from functools import lru_cache
+
+from trio_smtp.app.application import App, Chains
+from trio_smtp.app.config import Config
+from trio_smtp.app.stats import Stats
+from trio_smtp.protocol.replies import Reply
+
+from .capabilities import Capabilities
+
+__all__ = ["Service"]
+
+
+class Service:
+    """An App under a Config, ready to be spoken with.
+
+    Args:
+        app: The handlers; registering more is an error from now on.
+        config: Limits, clocks and switches.
+
+    Attributes:
+        chains: The handlers of each phase that has some.
+        config: As given.
+        stats: The counters.
+        capabilities: What sessions are offered.
+        greeting: The 220.
+        hello: The reply to HELO.
+        ehlo_reply: Makes the reply to EHLO out of its lines; kept, since most sessions get the same.
+        guarded: Something must come before a transaction: TLS, or authentication.
+        ssl_context: For the next handshakes; None: no TLS.
+
+    Raises:
+        ValueError: An extension of the App clashes with one of the library's.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "capabilities",
+        "chains",
+        "config",
+        "ehlo_reply",
+        "greeting",
+        "guarded",
+        "hello",
+        "ssl_context",
+        "stats",
+    )
+
+    def __init__(self, app: App, config: Config) -> None:
+        self.config = config
+        self.stats: Stats = Stats()
+        self.chains: Chains = app.freeze()
+        self.capabilities: Capabilities = Capabilities(config, self.chains, app.extensions)
+        self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
+        self.hello: Reply = Reply(250, config.hostname)
+        self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._make_ehlo_reply)
+        self.guarded: bool = config.auth_required or config.starttls_required
+        self.ssl_context: ssl.SSLContext | None = config.ssl_context
+
+    def _make_ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:
+        return Reply(250, (self.config.hostname, *extensions))
+
+    def use_tls(self, ssl_context: ssl.SSLContext) -> None:
+        """Use this context for the next handshakes."""
+        self.ssl_context = ssl_context
