@@ -188,10 +188,10 @@ def attributes(node: ast.ClassDef) -> set[str]:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=kind) if "ClassVar" not in ast.unparse(kind):
                 found.add(name)
             case ast.Assign(targets=[ast.Name(id="__slots__")], value=ast.Tuple(elts=names)):
-                found |= {name.value for name in names if isinstance(name, ast.Constant)}
-    for each in ast.walk(node):
-        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store) and ast.unparse(each.value) == "self":
-            found.add(each.attr)
+                found |= {str(name.value) for name in names if isinstance(name, ast.Constant)}
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and ast.unparse(inner.value) == "self":
+            found.add(inner.attr)
     return {name for name in found if name != "__weakref__"}
 
 
