@@ -76,6 +76,7 @@ class Connection:
         "_handlers",
         "_place",
         "_reason",
+        "_receiver",
         "_steps",
         "_transfer",
         "_wire",
@@ -91,6 +92,7 @@ class Connection:
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
         self._wire = wire = Wire(stream, dialogue.output, clock, service.stats, config.send_timeout)
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
+        self._receiver = BodyReceiver(wire, dialogue, clock)
         self._steps: Steps[None] = converse(dialogue)
         # The message whose chunks are coming.
         self._transfer: Transfer | None = None
@@ -139,13 +141,10 @@ class Connection:
         for step in self._steps:
             if step is NEED_LINE or step is NEED_MORE:
                 if step is NEED_LINE:
-                    if output.octets:
-                        octets = output.take()
-                        if not wire.send_soon(octets):
-                            await wire.send(octets)
+                    if output.octets and not wire.flush_soon():
+                        await wire.flush()
                     clock.arm(COMMAND, timeout)
-                octets = await wire.receive()
-                dialogue.framer.feed(octets)
+                dialogue.framer.feed(await wire.receive())
             elif type(step) is Ask:
                 await self._handlers.run(step)
             elif await _PERFORM[type(step)](self, step):
@@ -203,16 +202,11 @@ class Connection:
         await leave(self._wire, self._clock, self.session.id)
 
     def _message(self, step: Message) -> Awaitable[None]:
-        return self._new_transfer(step).take_whole(step)
-
-    def _new_transfer(self, step: Message | BeginChunks) -> Transfer:
-        dialogue, clock = self._dialogue, self._clock
-        receiver = BodyReceiver(self._wire, dialogue, clock)
-        return Transfer(receiver, dialogue, self._handlers, clock, step.envelope)
+        return Transfer(self._receiver, self._dialogue, self._handlers, self._clock, step.envelope).take_whole(step)
 
     async def _begin_chunks(self, step: BeginChunks) -> None:
         await self._wire.flush()
-        self._transfer = self._new_transfer(step)
+        self._transfer = Transfer(self._receiver, self._dialogue, self._handlers, self._clock, step.envelope)
         try:
             await self._transfer.take_chunks(self._drive)
         finally:
@@ -220,14 +214,14 @@ class Connection:
 
     async def _chunk(self, step: Chunk) -> None:
         assert self._transfer is not None
-        step.verdict = await self._transfer.take_chunk(last=step.last)
+        await self._transfer.take_chunk(step)
 
     async def _end_chunks(self, step: EndChunks) -> bool:
         await self._wire.flush()
         return True
 
     async def _drop(self, step: Drop) -> None:
-        await drop(BodyReceiver(self._wire, self._dialogue, self._clock), self._dialogue, step.most)
+        await drop(self._receiver, self._dialogue, step.most)
 
 
 _PERFORM: Mapping[object, Callable[[Connection, Any], Awaitable[bool | None]]] = {

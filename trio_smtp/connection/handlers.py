@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import final
 
-import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.outcomes import refusal_of, reply_to, rest_of
@@ -38,10 +39,15 @@ class Handlers:
         self._clock = clock
         self._timeout = timeout
 
-    async def run(self, ask: Ask) -> None:
+    def run(self, ask: Ask) -> Awaitable[None]:
         """Run handlers while nothing else is awaited; the answer is in ``ask.reply``."""
         if self._output.octets and self._output.due:
-            await self._wire.flush()
+            return self._flush_and_run(ask)
+        self._clock.arm(HANDLERS, self._timeout)
+        return self.run_beside_reader(ask)
+
+    async def _flush_and_run(self, ask: Ask) -> None:
+        await self._wire.flush()
         self._clock.arm(HANDLERS, self._timeout)
         await self.run_beside_reader(ask)
 
@@ -55,7 +61,7 @@ class Handlers:
         except BaseExceptionGroup as group:
             raise rest_of(group, ask.where, self._session) from None
         # Handlers that caught their cancellation are cancelled all the same.
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
 
     async def look_up(self, step: LookUp) -> None:
         """Look up a secret; the answer is in the step."""

@@ -24,7 +24,7 @@ from trio_smtp.dialogue.budget import discard_bound
 from trio_smtp.dialogue.dialogue import Dialogue
 from trio_smtp.dialogue.log import logger
 from trio_smtp.dialogue.outcomes import reply_to
-from trio_smtp.dialogue.steps import Ask, EndSession, Message, Verdict
+from trio_smtp.dialogue.steps import Ask, Chunk, EndSession, Message
 from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
 from trio_smtp.protocol.replies import Reply
@@ -49,7 +49,7 @@ _DATA = Phase.DATA
 
 @final  # where the module is compiled, nothing can inherit from it
 class BodyReceiver:
-    """Receives a body for the framer, and holds the client to its clocks: silence, and the rate.
+    """Receives bodies for the framer, and holds the client to its clocks: silence, and the rate.
 
     Args:
         wire: Where octets come from; replies that wait leave through it first.
@@ -66,8 +66,13 @@ class BodyReceiver:
         self._seconds = 0.0
         self._octets = 0
 
+    def begin(self) -> None:
+        """Another body begins: its rate is its own."""
+        self._seconds = 0.0
+        self._octets = 0
+
     async def flush(self) -> None:
-        """Send the replies that wait: the client may wait for them before it sends more."""
+        """Send the replies that wait."""
         await self._wire.flush()
 
     async def receive(self) -> int:
@@ -78,7 +83,7 @@ class BodyReceiver:
         """
         dialogue, clock = self._dialogue, self._clock
         config = dialogue.service.config
-        if dialogue.output.octets:
+        if dialogue.output.octets and not self._wire.flush_soon():
             await self._wire.flush()
         before = clock.arm(BODY, config.data_timeout)
         octets = await self._wire.receive()
@@ -102,6 +107,7 @@ async def drop(receiver: BodyReceiver, dialogue: Dialogue, most: float) -> None:
     Raises:
         EndSession: There are too many, or the client is gone or too slow.
     """
+    receiver.begin()
     dropped, next_event = 0, dialogue.framer.next_event
     while True:
         event = next_event()
@@ -147,14 +153,10 @@ class Transfer:
     )
 
     def __init__(
-        self,
-        receiver: BodyReceiver,
-        dialogue: Dialogue,
-        handlers: Handlers,
-        clock: Clock,
-        envelope: Envelope,
+        self, receiver: BodyReceiver, dialogue: Dialogue, handlers: Handlers, clock: Clock, envelope: Envelope
     ) -> None:
         config = dialogue.service.config
+        receiver.begin()
         self._receiver = receiver
         self._dialogue = dialogue
         self._handlers = handlers
@@ -174,10 +176,8 @@ class Transfer:
         self._error: Exception | None = None
 
     async def take_whole(self, step: Message) -> None:
-        """Take a body whose octets come without a command between them; the answer is in ``step.verdict``."""
+        """Take a body whose octets come without a command between them; the answer is in the step."""
         try:
-            if self._dialogue.output.octets:  # the 354
-                await self._receiver.flush()
             chunks, whole = await self._first_read()
             if whole:
                 self._sink.hand_over(chunks)
@@ -188,7 +188,7 @@ class Transfer:
         except BaseException:
             self._note_incomplete()
             raise
-        step.verdict = self._verdict()
+        self._answer(step)
 
     async def _first_read(self) -> tuple[list[bytes], bool]:
         """What one receive brings: the chunks, and whether the end was among them."""
@@ -200,6 +200,8 @@ class Transfer:
             if isinstance(event, BodyChunk):
                 chunks.append(event.data)
             elif isinstance(event, EndOfBody):
+                if not received:
+                    await self._receiver.flush()  # the 354, which no handler may hold up
                 return chunks, True
             elif event is NEED_DATA:
                 if received:
@@ -328,28 +330,26 @@ class Transfer:
             self._note_incomplete()
             raise
 
-    async def take_chunk(self, *, last: bool) -> Verdict | None:
-        """Take one chunk while the handlers run; returns how the message ended, when it has.
-
-        Args:
-            last: The message ends with it.
-        """
+    async def take_chunk(self, step: Chunk) -> None:
+        """Take one chunk while the handlers run; the answer, when the message is over, is in the step."""
         await self._read_to_end()
         if self._reply is None and self._sink.error is None:
-            if not last:
-                return None
+            if not step.last:
+                return
             self._sink.end()
         await self._wait_for_handlers()
-        return self._verdict()
+        self._answer(step)
 
     # The end
 
-    def _verdict(self) -> Verdict:
-        """What the client is told, when the handlers have ended."""
+    def _answer(self, step: Message | Chunk) -> None:
+        """The handlers have ended: the message has its verdict."""
         self._settled = True
-        return Verdict(self._judge(), self._context.recipient_replies, self._sink.stream.byte_length)
+        step.reply = self._verdict()
+        step.recipients = self._context.recipient_replies
+        step.octets = self._sink.stream.byte_length
 
-    def _judge(self) -> Reply:
+    def _verdict(self) -> Reply:
         reply, session, sink = self._reply, self._dialogue.session, self._sink
         assert reply is not None
         error = self._error

@@ -80,30 +80,30 @@ class Wire:
         if not data:
             raise EndSession("lost")
         self._stats.octets_received += len(data)
-        return bytes(data)
+        return data if type(data) is bytes else bytes(data)  # memory streams give a bytearray
+
+    def flush_soon(self) -> bool:
+        """Have the replies that wait sent when this pass of the scheduler ends; False: that takes `flush`."""
+        transport = self._transport
+        if transport is None or transport is not self.stream:
+            return False
+        octets = self._output.take()
+        if transport.send_soon(octets):
+            return True
+        self._output.put_back(octets)
+        return False
 
     async def flush(self) -> None:
-        """Send the replies that wait; those that fit leave when this pass of the scheduler ends.
+        """Send the replies that wait, within the time that the client has to read them.
+
+        Those that need not wait for the client leave when this pass of the scheduler ends.
 
         Raises:
             EndSession: The client is gone.
         """
-        octets = self._output.take()
-        if octets and not self.send_soon(octets):
-            await self.send(octets)
-
-    def send_soon(self, octets: bytes) -> bool:
-        """Have octets sent when this pass of the scheduler ends; False: they were not taken, use `send`."""
-        transport = self._transport
-        return transport is not None and transport is self.stream and transport.send_soon(octets)
-
-    async def send(self, octets: bytes) -> None:
-        """Send octets within the time that the client has to read its replies.
-
-        Raises:
-            EndSession: The client is gone.
-        """
-        clock = self._clock
+        if not self._output.octets or self.flush_soon():
+            return
+        octets, clock = self._output.take(), self._clock
         activity = clock.activity
         clock.arm(SEND, self._send_timeout)
         try:

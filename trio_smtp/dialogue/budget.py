@@ -30,25 +30,25 @@ class Budget:
     Attributes:
         errors: Protocol errors since the last message was accepted.
         auth_failures: Refused logins.
+        dropped: Octets of refused chunks since the transaction began.
         patience_ends: When a client that has no message accepted until then is not waited for any more.
     """
 
-    __slots__ = ("_config", "_dropped", "_mail_commands", "_plain_commands", "auth_failures", "errors", "patience_ends")
+    __slots__ = ("_config", "_mail_commands", "_plain_commands", "auth_failures", "dropped", "errors", "patience_ends")
 
     def __init__(self, config: Config, now: float) -> None:
         self._config = config
         self._mail_commands = 0
         self._plain_commands = 0
-        self._dropped = 0
+        self.dropped: int = 0
         self.errors: int = 0
         self.auth_failures: int = 0
         self.patience_ends: float = now + _PATIENCE * config.command_timeout
 
-    def take_mail(self) -> bool:
-        """Count a MAIL, refused ones as well (RFC 9422 section 4); False: it is one too many."""
+    def take_mail(self, most: int) -> bool:
+        """Count a MAIL, refused ones as well (RFC 9422 section 4); False: there are more than `most` now."""
         self._mail_commands += 1
-        most = self._config.max_transactions
-        return most is None or self._mail_commands <= most
+        return self._mail_commands <= most
 
     def take_plain_command(self) -> bool:
         """Count a command before an authentication that is required; False: it is one too many."""
@@ -70,13 +70,13 @@ class Budget:
 
     def take_drop(self, size: int) -> float:
         """Count a refused chunk of so many octets; returns how many octets of it may still be dropped."""
-        left = discard_bound(self._config) - self._dropped
-        self._dropped += size
+        left = discard_bound(self._config) - self.dropped
+        self.dropped += size
         return left
 
     def begin_transaction(self) -> None:
         """Count dropped chunks anew: they are counted for each message."""
-        self._dropped = 0
+        self.dropped = 0
 
     def accept_message(self, now: float) -> None:
         """A message was accepted: the client means well."""

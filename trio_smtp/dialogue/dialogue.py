@@ -24,7 +24,7 @@ from .budget import Budget
 from .log import SessionLog
 from .output import Output
 from .service import Service
-from .steps import NEED_LINE, NEED_MORE, EndSession, Pause, Steps
+from .steps import NEED_LINE, NEED_MORE, EndSession, Steps
 
 __all__ = ["DRAINING", "Chunks", "Dialogue"]
 
@@ -98,7 +98,6 @@ class Dialogue:
         enhanced: Replies carry enhanced status codes.
         draining: No new transaction begins.
         connected: `on_connect` saw this session.
-        lines: Lines that came.
     """
 
     __slots__ = (
@@ -108,7 +107,6 @@ class Dialogue:
         "draining",
         "enhanced",
         "framer",
-        "lines",
         "log",
         "machine",
         "now",
@@ -131,7 +129,6 @@ class Dialogue:
         self.enhanced: bool = False
         self.draining: bool = False
         self.connected: bool = False
-        self.lines: int = 0
         self.framer: Framer = self._new_framer()
         self._refresh()
 
@@ -154,18 +151,6 @@ class Dialogue:
 
     # Lines
 
-    def take_line(self) -> bytes | None:
-        """The next line, where it is there as a whole.
-
-        Raises:
-            ProtocolError: The line is too long, or ends with LF alone.
-        """
-        event = self.framer.next_event()
-        if not isinstance(event, Line):
-            return None
-        self.lines += 1
-        return event.data
-
     def next_line(self) -> Steps[bytes]:
         """The next line, awaited where it is not there yet.
 
@@ -173,40 +158,48 @@ class Dialogue:
             ProtocolError: The line is too long, or ends with LF alone.
             EndSession: The server drains and no transaction is in flight, or the client's time is used up.
         """
-        line = self.take_line()
-        return (yield from self.await_line()) if line is None else line
+        event = self.framer.next_event()
+        return event.data if isinstance(event, Line) else (yield from self.await_line())
 
-    def await_line(self) -> Steps[bytes]:
-        """The same, when octets must come first."""
-        self.check_drain()
-        self._check_patience()
+    def await_line(self, *, first: bool = False) -> Steps[bytes]:
+        """The same, when octets must come first.
+
+        Args:
+            first: It is the first line of all.
+        """
+        if self.draining:
+            self.check_drain()
+        if self.output.since > self.budget.patience_ends:  # no later than now, and nobody has to ask the clock
+            self._lose_patience(self.output.since)
         yield NEED_LINE
         while True:
-            # These octets may have arrived just before a drain's cancellation takes effect: a reply to them would be
-            # cancelled on its way out.
-            self.check_drain()
-            if self.lines == 0 and self.framer.peek(1) == b"\x16":
+            if self.draining:
+                # These octets arrived just before the drain's cancellation takes effect: a reply to them would be
+                # cancelled on its way out.
+                self.check_drain()
+            if first and self.framer.peek(1) == b"\x16":
                 self.log.event(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
-            line = self.take_line()
-            if line is not None:
-                return line
+            event = self.framer.next_event()
+            if isinstance(event, Line):
+                return event.data
             yield NEED_MORE
 
     def check_drain(self) -> None:
-        """End the session when the server drains and no transaction is in flight.
+        """The server drains: end the session when no transaction is in flight.
 
         Raises:
             EndSession: It is so.
         """
-        if self.draining and not self.machine.in_transaction:
+        if not self.machine.in_transaction:
             raise EndSession("drained", DRAINING)
 
-    def _check_patience(self) -> None:
-        """A client that talks and talks has had its time: it sends no message, or an octet of one now and then."""
-        now = self.now()
-        if now <= self.budget.patience_ends:
-            return
+    def _lose_patience(self, now: float) -> None:
+        """A client that talks and talks has had its time: it sends no message, or an octet of one now and then.
+
+        Raises:
+            EndSession: It is so.
+        """
         if self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, now):
             self.log.event(logging.WARNING, "no message for too long")
             raise EndSession("timeout", _NO_MESSAGE)
@@ -237,7 +230,7 @@ class Dialogue:
 
     def say(self, reply: Reply) -> None:
         """Put a reply into the output; the state stays."""
-        self.output.write(reply, enhanced=self.enhanced)
+        self.output.write(reply, self.enhanced)
 
     def answer(self, verb: Verb | None, reply: Reply, *, silent: bool = False) -> None:
         """Answer a command, or note an event: say the reply and move the machine.
@@ -248,18 +241,25 @@ class Dialogue:
             silent: The client has been told already, or is told nothing: only the machine moves.
         """
         if not silent:
-            self.output.write(reply, enhanced=self.enhanced and verb not in _WITHOUT_STATUS)
+            self.output.write(reply, self.enhanced and verb not in _WITHOUT_STATUS)
         if verb is not None:
             self.machine.advance(verb, reply.code)
 
-    def fault(self, exc: ProtocolError, line: bytes) -> Steps[Reply]:
-        """The reply to what the peer did wrong; the fault is counted.
+    def fault(self, exc: ProtocolError, first: bytes | None) -> tuple[Reply, float]:
+        """What the peer did wrong is counted.
+
+        Args:
+            exc: What it did wrong.
+            first: The line, when it is the first line of all.
+
+        Returns:
+            The reply, and how many seconds the peer waits for it.
 
         Raises:
             EndSession: It was one fault too many, or what follows cannot be trusted.
         """
         config, log = self.service.config, self.log
-        if self.lines == 1 and _HTTP.match(line):
+        if first is not None and _HTTP.match(first):
             log.event(logging.WARNING, "an HTTP request")
             raise EndSession("abuse", _NOT_HTTP)
         if exc.close:
@@ -269,9 +269,9 @@ class Dialogue:
             if not self.budget.take_error():
                 log.event(logging.WARNING, "too many errors")
                 raise EndSession("abuse", _TOO_MANY_ERRORS)
-            if config.error_delay and self.budget.errors >= 3:
-                yield Pause(config.error_delay)
-        return exc.reply
+            if self.budget.errors >= 3:
+                return exc.reply, config.error_delay
+        return exc.reply, 0
 
     # What becomes true of the session
 
@@ -340,7 +340,8 @@ class Dialogue:
     def begin_transaction(self) -> None:
         """RSET, a HELO, or the end of a message: a handler may keep the old envelope, so the session gets another."""
         self.session.envelope = Envelope()
-        self.budget.begin_transaction()
+        if self.budget.dropped:
+            self.budget.begin_transaction()
         if self.session.xforward:
             self.session.xforward = {}
 
@@ -354,9 +355,10 @@ class Dialogue:
         self.chunks = Chunks(began, refusal)
         return self.chunks
 
-    def end_chunks(self) -> None:
-        """No message comes in chunks any more."""
-        self.chunks = None
+    def give_up_chunks(self) -> bool:
+        """The command that was answered last has ended the message; True: its handlers are still there."""
+        chunks, self.chunks = self.chunks, None
+        return chunks is not None and chunks.refusal is None
 
     def end_transaction(self) -> None:
         """A message was answered, whatever the answer."""

@@ -30,20 +30,22 @@ class Output:
 
     Attributes:
         octets: How many octets wait.
+        since: When the oldest of the replies that wait was written, or waited last.
     """
 
-    __slots__ = ("_log", "_now", "_parts", "_session", "_since", "_stats", "octets")
+    __slots__ = ("_debug", "_log", "_now", "_parts", "_session", "_stats", "octets", "since")
 
     def __init__(self, session: Session, stats: Stats, log: SessionLog, now: Callable[[], float]) -> None:
         self._session = session
         self._stats = stats
         self._log = log
         self._now = now
+        self._debug = log.debug
         self._parts: list[bytes] = []
-        self._since = 0.0
+        self.since: float = log.opened
         self.octets: int = 0
 
-    def write(self, reply: Reply, *, enhanced: bool) -> None:
+    def write(self, reply: Reply, enhanced: bool) -> None:
         """Add a reply.
 
         Args:
@@ -58,10 +60,10 @@ class Output:
             self._session.error = f"{code} {status} {reply.text}" if status else f"{code} {reply.text}"
         octets = reply.encode(enhanced=enhanced, utf8=self._session.envelope.smtp_utf8)
         if not self._parts:
-            self._since = self._now()
+            self.since = self._now()
         self._parts.append(octets)
         self.octets += len(octets)
-        if self._log.debug:
+        if self._debug:
             self._log.said(reply, octets)
 
     def take(self) -> bytes:
@@ -71,9 +73,12 @@ class Output:
         self.octets = 0
         return octets
 
+    def put_back(self, octets: bytes) -> None:
+        """Take octets back that were handed over and could not be sent yet."""
+        self._parts.insert(0, octets)
+        self.octets += len(octets)
+
     @property
     def due(self) -> bool:
         """The replies have waited long enough: no handler may hold them up."""
-        return self.octets > 0 and (
-            self.octets > MAX_WAITING_OCTETS or self._now() - self._since > _MAX_WAITING_SECONDS
-        )
+        return self.octets > 0 and (self.octets > MAX_WAITING_OCTETS or self._now() - self.since > _MAX_WAITING_SECONDS)

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache
 
-from trio_smtp.app.application import App, Chains
+from trio_smtp.app.application import App, Chains, Phase
 from trio_smtp.app.config import Config
 from trio_smtp.app.stats import Stats
 from trio_smtp.protocol.replies import Reply
@@ -32,6 +32,7 @@ class Service:
         hello: The reply to HELO.
         ehlo_reply: Makes the reply to EHLO out of its lines; kept, since most sessions get the same.
         guarded: Something must come before a transaction: TLS, or authentication.
+        starts_freely: A message may come whenever its turn is: `on_data` takes it, and nobody is asked before.
         ssl_context: For the next handshakes; None: no TLS.
 
     Raises:
@@ -48,6 +49,7 @@ class Service:
         "guarded",
         "hello",
         "ssl_context",
+        "starts_freely",
         "stats",
     )
 
@@ -60,6 +62,7 @@ class Service:
         self.hello: Reply = Reply(250, config.hostname)
         self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._make_ehlo_reply)
         self.guarded: bool = config.auth_required or config.starttls_required
+        self.starts_freely: bool = Phase.DATA in self.chains and Phase.DATA_START not in self.chains
         self.ssl_context: ssl.SSLContext | None = config.ssl_context
 
     def _make_ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, final
 
 from trio_smtp.app.contexts import CloseReason, Context
@@ -37,10 +38,10 @@ __all__ = [
     "ShakeHands",
     "Step",
     "Steps",
-    "Verdict",
 ]
 
 T = TypeVar("T")
+_NOBODY: Mapping[Address, Reply] = MappingProxyType({})
 
 
 class _Plain(enum.Enum):
@@ -71,12 +72,12 @@ class Ask:
     """
 
     __slots__ = ("context", "handlers", "reply", "where")
+    reply: Reply
 
     def __init__(self, where: str, context: Context, handlers: Callable[[Any], Awaitable[None]]) -> None:
         self.where = where
         self.context = context
         self.handlers = handlers
-        self.reply: Reply = context.reply
 
 
 @final
@@ -130,24 +131,6 @@ class ShakeHands:
 
 
 @final
-class Verdict:
-    """How a message ended, or its refusal before its end.
-
-    Attributes:
-        reply: What the client is told.
-        recipients: In LMTP: the recipients whose reply a handler has set.
-        octets: How many the message has, or had when it was refused.
-    """
-
-    __slots__ = ("octets", "recipients", "reply")
-
-    def __init__(self, reply: Reply, recipients: Mapping[Address, Reply], octets: int) -> None:
-        self.reply = reply
-        self.recipients = recipients
-        self.octets = octets
-
-
-@final
 class Message:
     """Take a message whose octets come without a command between them: DATA, or a BDAT that is first and last.
 
@@ -155,14 +138,18 @@ class Message:
         envelope: Its envelope.
 
     Attributes:
-        verdict: The answer.
+        reply: The answer: what the client is told.
+        recipients: In LMTP: the recipients whose reply a handler has set.
+        octets: How many the message has.
     """
 
-    __slots__ = ("envelope", "verdict")
+    __slots__ = ("envelope", "octets", "recipients", "reply")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
-        self.verdict: Verdict | None = None
+        self.reply: Reply | None = None
+        self.recipients: Mapping[Address, Reply] = _NOBODY
+        self.octets: int = 0
 
 
 @final
@@ -186,14 +173,18 @@ class Chunk:
         last: It is the last one.
 
     Attributes:
-        verdict: The answer; None: the chunk was taken and the message goes on.
+        reply: The answer, when the message is over with this chunk: what the client is told. None: it goes on.
+        recipients: As in `Message`.
+        octets: How many the message has, or had when it was refused.
     """
 
-    __slots__ = ("last", "verdict")
+    __slots__ = ("last", "octets", "recipients", "reply")
 
     def __init__(self, *, last: bool) -> None:
         self.last = last
-        self.verdict: Verdict | None = None
+        self.reply: Reply | None = None
+        self.recipients: Mapping[Address, Reply] = _NOBODY
+        self.octets: int = 0
 
 
 @final

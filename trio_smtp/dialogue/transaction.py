@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import DataStartContext
-from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.commands import Command
 from trio_smtp.protocol.errors import ProtocolError
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.verbs import Verb
 
 from .dialogue import Dialogue
-from .steps import Ask, BeginChunks, Chunk, Drop, EndChunks, Message, Steps, Verdict
+from .steps import Ask, BeginChunks, Chunk, Drop, EndChunks, Message, Steps
 
 __all__ = ["bdat", "data"]
 
@@ -27,92 +26,88 @@ _DATA, _DATA_START, _DATA_VERB, _BDAT, _END_OF_DATA = (
     Verb.BDAT,
     Verb.END_OF_DATA,
 )
-_NO_RECIPIENTS: Mapping[Address, Reply] = {}
 
 
 def data(dialogue: Dialogue, command: Command) -> Steps[Reply | None]:
     """The whole of a DATA command; returns a reply only when it is refused before the 354."""
     if dialogue.session.envelope.body_type == "BINARYMIME":
         raise ProtocolError("BINARYMIME needs BDAT", 503, "5.5.1")
-    reply = yield from _ask_to_begin(dialogue)
+    reply = _START if dialogue.service.starts_freely else (yield from _ask_to_start(dialogue))
     if reply.code >= 400:
         return reply
     dialogue.answer(_DATA_VERB, reply)
     dialogue.framer.start_body()
-    yield from _take_whole(dialogue)
+    began = dialogue.now()
+    step = Message(dialogue.session.envelope)
+    yield step
+    _conclude(dialogue, step, began)
     return None
 
 
-def _ask_to_begin(dialogue: Dialogue) -> Steps[Reply]:
-    """May a message come? `on_data_start` is asked; the 354 that says so is not for a client that uses BDAT."""
+def _ask_to_start(dialogue: Dialogue) -> Steps[Reply]:
+    """May a message come? The 354 that says so is not for a client that uses BDAT."""
     chains = dialogue.service.chains
     if _DATA not in chains:
         return _NO_HANDLER
-    handlers = chains.get(_DATA_START)
-    if handlers is None:
-        return _START
-    step = Ask(_DATA_START, DataStartContext(dialogue.session, _START), handlers)
+    step = Ask(_DATA_START, DataStartContext(dialogue.session, _START), chains[_DATA_START])
     yield step
     return step.reply
 
 
-def _take_whole(dialogue: Dialogue) -> Steps[None]:
-    """Take a message whose octets come without another command between them, and answer it."""
-    began = dialogue.now()
-    step = Message(dialogue.session.envelope)
-    yield step
-    assert step.verdict is not None
-    _conclude(dialogue, step.verdict, began)
-
-
-def _conclude(dialogue: Dialogue, verdict: Verdict, began: float | None) -> None:
+def _conclude(dialogue: Dialogue, step: Message | Chunk, began: float | None) -> None:
     """Answer a message (in LMTP once for each recipient) and end the transaction.
 
     Args:
         dialogue: Whose.
-        verdict: How it ended.
-        began: When it began; None: it was refused before its last chunk, and counted then.
+        step: Has the answer.
+        began: When the message began; None: it was refused before its last chunk, and counted then.
     """
     session, stats = dialogue.session, dialogue.service.stats
-    reply = verdict.reply
+    reply = step.reply
+    assert reply is not None
     replies: Sequence[Reply] = (reply,)
-    if dialogue.service.config.lmtp:
-        replies = [verdict.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
-    accepted, last = False, reply
-    for each in replies:
-        dialogue.say(each)
-        if each.code < 400:
-            accepted = True
-        elif each.code in (421, 521):
-            last = each  # it closes the connection, whatever the others say
+    accepted = reply.code < 400
+    lmtp = dialogue.service.config.lmtp
+    if lmtp:
+        replies = [step.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
+        for each in replies:
+            dialogue.say(each)
+        accepted = any(each.code < 400 for each in replies)
+        # One that closes the connection does, whatever the others say.
+        reply = next((each for each in replies if each.code in (421, 521)), reply)
+    dialogue.answer(_END_OF_DATA, reply, silent=lmtp)
     if accepted:
         stats.messages_accepted += 1
         dialogue.budget.accept_message(dialogue.now())
     elif began is not None:
         stats.messages_refused += 1
     if began is not None:
-        dialogue.log.message(session.envelope, verdict.octets, began, replies)
-    dialogue.answer(_END_OF_DATA, last, silent=True)
+        dialogue.log.message(session.envelope, step.octets, began, replies)
     dialogue.end_transaction()
 
 
 def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
     """One BDAT command. Whatever its reply, its octets are read first: they are no commands."""
-    try:
-        dialogue.admit(_BDAT)
-    except ProtocolError:
+    refusal = _refusal(dialogue)
+    if refusal is not None:
         yield from _drop(dialogue, command)
-        raise
+        try:
+            raise refusal
+        finally:
+            del refusal  # its traceback holds this frame, which would hold it: a cycle
     chunks = dialogue.chunks
     if chunks is None:
-        reply = yield from _ask_to_begin(dialogue)
+        reply = _START if dialogue.service.starts_freely else (yield from _ask_to_start(dialogue))
         if reply.code >= 400:
             yield from _refuse_first(dialogue, command, reply)
             return
         dialogue.answer(_BDAT, reply, silent=True)
         if command.last:
             dialogue.framer.start_chunk(command.size)
-            yield from _take_whole(dialogue)
+            began = dialogue.now()
+            step = Message(dialogue.session.envelope)
+            yield step
+            _conclude(dialogue, step, began)
             return
         chunks = dialogue.begin_chunks(dialogue.now())
         yield BeginChunks(dialogue.session.envelope)
@@ -123,6 +118,15 @@ def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
     yield from _take_chunk(dialogue, command)
 
 
+def _refusal(dialogue: Dialogue) -> ProtocolError | None:
+    """Why a chunk may not come now; None: it may."""
+    try:
+        dialogue.admit(_BDAT)
+    except ProtocolError as exc:
+        return exc
+    return None
+
+
 def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
     """Hand a chunk to the handlers of a message that is on its way, and answer it."""
     chunks = dialogue.chunks
@@ -130,18 +134,18 @@ def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
     dialogue.framer.start_chunk(command.size)
     step = Chunk(last=command.last)
     yield step
-    verdict = step.verdict
-    if verdict is None:
+    refusal = step.reply
+    if refusal is None:
         chunks.take(command.size)
         dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"))
         return
     if command.last:
-        _conclude(dialogue, verdict, chunks.began)
+        _conclude(dialogue, step, chunks.began)
     else:
-        chunks.refuse(verdict.reply)
+        chunks.refuse(refusal)
         dialogue.service.stats.messages_refused += 1
-        dialogue.log.message(dialogue.session.envelope, verdict.octets, chunks.began, [verdict.reply])
-        dialogue.answer(_BDAT, verdict.reply)
+        dialogue.log.message(dialogue.session.envelope, step.octets, chunks.began, [refusal])
+        dialogue.answer(_BDAT, refusal)
     yield EndChunks()
 
 
@@ -157,7 +161,9 @@ def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps
 def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:
     """Answer a chunk of a message that is refused and was counted."""
     if command.last:
-        _conclude(dialogue, Verdict(refusal, _NO_RECIPIENTS, 0), None)
+        step = Chunk(last=True)
+        step.reply = refusal
+        _conclude(dialogue, step, None)
     else:
         dialogue.answer(_BDAT, refusal)
 

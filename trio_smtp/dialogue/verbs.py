@@ -8,7 +8,6 @@ raised as ProtocolError. AUTH, DATA, BDAT and the front ends' verbs have files o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from trio_smtp.app.application import Chain, Phase
@@ -71,7 +70,7 @@ def _mail(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
     service, values = dialogue.service, command.values
     address, config = command.address, service.config
     assert address is not None
-    if not dialogue.budget.take_mail():
+    if config.max_transactions is not None and not dialogue.budget.take_mail(config.max_transactions):
         raise EndSession("refused", _TOO_MANY_TRANSACTIONS)
     size = values.get("SIZE")
     if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:
@@ -200,10 +199,12 @@ def _refuse_next_line(dialogue: Dialogue, refusal: Reply) -> Steps[None]:
     Raises:
         EndSession: Always.
     """
-    with suppress(ProtocolError):  # whatever the line is
+    try:
         line = yield from dialogue.next_line()
-        if dialogue.log.debug:
-            dialogue.log.heard(line, dialogue.syntax.verbs)
+    except ProtocolError:
+        line = b""  # too long, say: it is refused all the same
+    if line and dialogue.log.debug:
+        dialogue.log.heard(line, dialogue.syntax.verbs)
     raise EndSession("refused", refusal)
 
 
