@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 PACKAGE = ROOT / "trio_smtp"
+if not PACKAGE.exists():  # beside an installed package
+    spec = find_spec("trio_smtp")
+    assert spec is not None
+    PACKAGE = Path(str(spec.origin)).parent
 PAGE = DOCS / "architecture.md"
 PICTURES = DOCS / "architecture"
 
