@@ -6,8 +6,8 @@ Run it as ``python docs/print_state_machine.py > docs/state-machine.md``.
 import sys
 from collections import defaultdict
 
-from trio_smtp.protocol.commands import Verb
 from trio_smtp.protocol.machine import TRANSITIONS, State
+from trio_smtp.protocol.verbs import Verb
 
 INTRODUCTION = """\
 # The state machine
