@@ -1,4 +1,4 @@
-"""An SMTP server library for Trio: structured concurrency from the socket to the handler."""
+"""An SMTP and LMTP server library for Trio: a connection is a task, a message is a channel that a handler reads."""
 
 from .app.application import App as App
 from .app.application import CallNext as CallNext

@@ -1,4 +1,4 @@
-"""What ends the command: exit codes, and the errors that people see as one line."""
+"""Exit codes of the command, and errors that are shown as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the `trio-smtp` command writes: lines that never hold up the mail, and nothing where there is no stream."""
+"""What the command `trio-smtp` prints: a reader that stalls never holds up mail, and closed streams are no error."""
 
 from __future__ import annotations
 

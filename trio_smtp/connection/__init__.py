@@ -1,1 +1,1 @@
-"""What is done: one client's connection, served by one task."""
+"""What is done: serves one client's connection in one task, and performs what its dialogue asks for."""

@@ -3,8 +3,9 @@
 One cancel scope ends everything that a connection does. Whoever cancels it, or gives it a deadline, names the `Cause`.
 
 What is awaited changes with nearly every command, and moving a cancel scope's deadline costs more than most commands
-do. So `arm` only notes when the time is over, and the server's `Watch` looks at all connections at short intervals.
-The ends that seldom move (of the session, of a drain, of handlers beside a reader) are deadlines of the scope.
+do. So `arm` only notes until when something is awaited, and the server's `Watch` looks at all connections at short
+intervals. The ends that seldom move (of the session, of a drain, of handlers beside a reader) are deadlines of the
+scope.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One connection: drives a dialogue over a wire, in one task.
+"""One connection: performs the steps that its dialogue yields, in one task.
 
-The dialogue (dialogue/converse.py) says what it needs, step by step; this is what does it. Whatever ends the session
-raises `EndSession`, or cancels the clock's scope; the last acts stand in ending.py, and are shielded.
+The dialogue is in dialogue/converse.py, its steps in dialogue/steps.py. An end is an `EndSession` that is raised, or a
+cancellation of the clock's scope. What follows is in ending.py, shielded from cancellation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of a session: what is said last, and the last acts, each with a limit of its own."""
+"""The end of a session: the last reply, closing, and `on_close`, each with a time limit of its own."""
 
 from __future__ import annotations
 

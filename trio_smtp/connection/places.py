@@ -1,4 +1,4 @@
-"""A place for each connection, counted by host."""
+"""Counts a server's connections, all together and by host; each connection has a `Place` while it lasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sending end of a message's channel: the connection puts the octets in, and says how they ended."""
+"""The sending end of a message's channel: the connection puts the octets in, and notes how the message ended."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The doors of a connection: octets in, octets out. It knows neither the server nor SMTP.
+"""The octets of one connection, in and out, while its session lasts; knows neither the server nor SMTP's grammar.
 
-It is the only caller of `receive_some` and `send_all`. Replies wait in the dialogue's `Output` and leave together.
+Replies gather in the dialogue's `Output` and are sent together. The last words, and refusals of whole connections, are
+sent elsewhere (ending.py, server.py).
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""What is decided: commands in, questions out, replies back. Nothing here waits or does I/O."""
+"""What is decided: the SMTP dialogue as a generator, which reads commands, asks for what it needs and makes replies.
+
+Nothing here waits or does I/O.
+"""

@@ -1,4 +1,4 @@
-"""The loop of a session: a line, a command, the verb's steps, a reply."""
+"""The loop of a session: takes a line, parses it, runs its verb, answers, and begins again."""
 
 from __future__ import annotations
 

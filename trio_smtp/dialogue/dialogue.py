@@ -1,8 +1,8 @@
 """Dialogue: what was said in one session, and what may be said now.
 
 It holds the protocol's parts (framer, machine, syntax), the replies that wait, and what the client has used up. The
-functions that speak for it stand in files of their own (verbs.py, auth.py, transaction.py, front_ends.py); the facts of
-the session are written by the methods below and by those functions, and by nobody else.
+verbs stand in verbs.py, auth.py, transaction.py and front_ends.py, the greeting in greeting.py. Only files of dialogue/
+write the session's facts, apart from the addresses, which the server sets when it makes the session.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The greeting, and what handlers say of a TLS handshake."""
+"""The greeting: asks `on_connect` and says the 220. Also asks `on_secure` after a TLS handshake."""
 
 from __future__ import annotations
 

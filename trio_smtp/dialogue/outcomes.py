@@ -1,4 +1,4 @@
-"""Exceptions become replies, in one place."""
+"""How handlers ended: turns what they raised into a reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies on their way out: they gather as octets until the client waits for them (RFC 2920 section 3.1)."""
+"""Replies that were not sent yet: they gather until each line that came is answered, and leave together (RFC 2920)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What a dialogue asks of the one that drives it.
+"""The steps that a dialogue yields, which its driver performs.
 
 The dialogue is a generator. It yields a step, is resumed when the step was performed, and reads the answer out of the
 step's own slot; so `Generator[Step, None, T]` is fully typed, and the driver is a loop over steps. A driver that ends
 early closes the generator: an exception of the driver's own is never thrown into it.
 
-A message lends the driver the dialogue's framer: its octets never pass through a step.
+The octets of a message never pass through a step: while a `Message`, a `Chunk` or a `Drop` is performed, the driver
+reads them from the dialogue's framer.
 """
 
 from __future__ import annotations

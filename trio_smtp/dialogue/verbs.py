@@ -1,8 +1,9 @@
 """What each verb does: one small function for each, and the table that names them.
 
-A verb is called when its command was parsed and its turn was checked. It returns its reply; one that needs something of
-the driver is a generator, which returns the reply, or None when it has answered by itself. What the peer did wrong is
-raised as ProtocolError. AUTH, DATA, BDAT and the front ends' verbs have files of their own.
+A verb's function is called when its command was parsed and the state machine allows it now (BDAT checks that itself).
+It returns the reply; one that needs something of the driver is a generator, which returns the reply, or None when it
+has answered by itself. What the peer did wrong is raised as ProtocolError. AUTH, DATA, BDAT and the front ends' verbs
+have files of their own.
 """
 
 from __future__ import annotations

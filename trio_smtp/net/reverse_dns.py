@@ -1,7 +1,7 @@
 """The name of an address, and whether it leads back there.
 
-Whoever has an address decides what its name is. So a name is believed only when it can be one, and counts as confirmed
-only when the name's own addresses include the one that was asked about.
+Whoever has an address decides what its name is. So a name is used only when it is a well-formed host name, and counts
+as confirmed only when the name's own addresses include the one that was asked about.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The name a client asks for in its TLS handshake (SNI, RFC 6066 section 3), for the task that shakes hands.
 
 OpenSSL tells the name to a callback of the context, which knows neither the stream nor the connection. But the callback
-runs inside the task that shakes hands, and that task has said who hears the name.
+runs inside the task that shakes hands, and that task has set a function that is given the name (`hearing_server_name`).
 """
 
 from __future__ import annotations

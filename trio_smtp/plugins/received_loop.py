@@ -1,4 +1,4 @@
-"""Refuse mail that runs in a circle."""
+"""Refuse mail that is in a loop: too many Received fields."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ground floor: the protocol without I/O. Octets and values in, octets and values out."""
+"""SMTP without I/O: octets and values in, octets and values out."""

@@ -2,8 +2,8 @@
 
 A mechanism's exchange is a generator. It yields a challenge, is sent the client's decoded response, and returns the
 credentials. It never waits, and base64 and reply codes are the caller's business. A client that gives an initial
-response (RFC 4954 section 4) answers the first challenge unseen: that challenge is not sent, so the exchange must not
-depend on what it says. A mechanism that needs a user's stored secret yields a `SecretNeeded`.
+response (RFC 4954 section 4) is not sent the first challenge, so the exchange must not depend on its having been read.
+A mechanism that needs a user's stored secret yields a `SecretNeeded`.
 """
 
 from __future__ import annotations

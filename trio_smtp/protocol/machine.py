@@ -1,9 +1,9 @@
-"""The order of things: the states of a connection, one table, and the machine that walks it.
+"""The order of things: the states of a connection, one table, and the machine that follows it.
 
 The order of commands is in `TRANSITIONS`: an absent cell is 503, and the state stays. Beside the state the machine
-remembers only whether MAIL or recipients were refused, because that decides between 503 and 554, and whether the client
-could know better. Conditions that are not order (TLS first, AUTH first, sizes, counts) are guards of the caller, with
-codes of their own.
+remembers only whether MAIL or recipients were refused. That decides between 503 and 554, and whether the error counts
+against the client: one that pipelines cannot know of the refusal. Conditions that are not order (TLS first, AUTH first,
+sizes, counts) are guards of the caller, with codes of their own.
 """
 
 from __future__ import annotations

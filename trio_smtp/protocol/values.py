@@ -1,4 +1,4 @@
-"""The repr of the value classes."""
+"""`ShowsFields`: a repr for attrs classes that leaves out secret fields, without a generated method for each class."""
 
 from __future__ import annotations
 

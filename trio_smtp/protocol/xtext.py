@@ -1,4 +1,4 @@
-"""Text in parameters: xtext (RFC 3461 section 4), and keywords in upper case."""
+"""Decoding of parameters' values: xtext (RFC 3461 section 4), and keywords put into upper case."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who is let in: listeners, limits, drain, and several processes on one port."""
+"""Who is let in: listening, accepting and refusing, draining, and several processes on one port."""
