@@ -143,8 +143,7 @@ class Driver:
         self._main.close()
 
     def _go_on(self) -> None:
-        with suppress(StopIteration):
-            self._main.send(None)
+        next(self._main, None)
 
     def _interrupt(self, end: EndSession) -> bytes:
         if self.reason is None:
