@@ -169,8 +169,8 @@ class Driver:
         self._steps.close()
         if words is not None and dialogue.machine.state is not State.CLOSED:
             dialogue.say(words)
+            self._send()
         dialogue.close()
-        self._send()
         chain = dialogue.service.chains.get(Phase.CLOSE)
         if chain is not None and dialogue.connected:
             call(chain, CloseContext(self.session, self.reason))
