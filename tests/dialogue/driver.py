@@ -4,6 +4,8 @@ A driver makes one `Service` for a server, and for each client a `Session`, a `D
 ``converse(dialogue)``. It performs the steps that the iterator yields, each before it asks for the next one, and
 writes the answer into the step's own slot. It never throws into the iterator. What a driver has to do:
 
+* Before the first step. Where the connection begins with a PROXY header, `proxied` takes it over; where it begins with
+  TLS, `Dialogue.secured` is told what the handshake agreed on.
 * Replies. `Dialogue.take_output` has them. They are sent before anything is awaited: octets, a pause, a handshake, the
   end; on FLUSH; and before handlers run when `Output.due` says so. Sent earlier they would do no harm but cost more.
 * NEED_LINE, NEED_MORE. Receive octets and `Dialogue.feed` them. The time for a line (``command_timeout``) begins at
@@ -106,6 +108,8 @@ class Driver:
         self._said: list[bytes] = []
         self._delivery: Delivery | None = None
         self._main = self._run()
+        if service.config.implicit_tls and tls is not None:
+            self.dialogue.secured(tls)
         self._go_on()
 
     # The client's side

@@ -17,10 +17,12 @@ from trio_smtp import (
     AuthContext,
     CommandContext,
     Config,
+    ConnectContext,
     CramMD5Credentials,
     DataContext,
     DataStartContext,
     Extension,
+    HeloContext,
     MailFromContext,
     OAuthCredentials,
     PlainCredentials,
@@ -46,8 +48,10 @@ __all__ = [
     "Cut",
     "Talk",
     "bare_app",
+    "closed_app",
     "cram_answer",
     "driver_of",
+    "name_is",
     "play",
     "scram_final",
     "scram_first",
@@ -85,6 +89,11 @@ def talk_app() -> App:
     """What it does with a message goes by the sender's local part; ``app.state.taken`` has the messages it took."""
     app = App()
     app.state.taken = []
+
+    @app.on_helo
+    async def hello(ctx: HeloContext) -> None:
+        if ctx.domain == "refused.example":
+            ctx.reject("Not you", 550)
 
     @app.on_mail_from
     async def sender(ctx: MailFromContext) -> None:
@@ -175,6 +184,17 @@ def strict_app() -> App:
     return app
 
 
+def closed_app() -> App:
+    """Refuses every client."""
+    app = App()
+
+    @app.on_connect
+    async def refuse(ctx: ConnectContext) -> None:
+        ctx.reject("Not today", 554)
+
+    return app
+
+
 _SECRET = ScramSecret.from_password("secret", "SCRAM-SHA-256", iterations=4096, salt=b"salt" * 4)
 
 
@@ -220,6 +240,18 @@ def time_is(seconds: float) -> Event:
 
     def event(driver: Driver, lines: Sequence[str]) -> bytes:
         assert driver.seconds == seconds
+        return b""
+
+    return event
+
+
+def name_is(name: str) -> Event:
+    """The client is known by this name, and its envelope has a sender."""
+
+    def event(driver: Driver, lines: Sequence[str]) -> bytes:
+        assert driver.session.host_name_appears_as == name
+        assert driver.session.opening_command == "EHLO"
+        assert driver.session.envelope.mail_from is not None
         return b""
 
     return event

@@ -23,8 +23,10 @@ from .talk_support import (
     Cut,
     Talk,
     bare_app,
+    closed_app,
     cram_answer,
     driver_of,
+    name_is,
     play,
     scram_final,
     scram_first,
@@ -62,6 +64,7 @@ MESSAGE = (b"DATA\r\n", GO, b"Hello\r\n.\r\n", TAKEN)
 
 VERBS = [
     Talk("nothing is said", (BANNER,), behind="250 OK"),
+    Talk("nobody is greeted", ("554 Not today",), app=closed_app, reason="refused"),
     Talk("the client leaves at once", (BANNER, LEAVE), reason="lost"),
     Talk("HELO", (BANNER, b"HELO c\r\n", "250 mx.example", b"MAIL FROM:<>\r\n", "250 Sender OK"), behind="250 OK"),
     Talk("EHLO", HELLO),
@@ -75,6 +78,10 @@ VERBS = [
     Talk("MAIL needs a HELO", (BANNER, b"MAIL FROM:<>\r\n", "503 Send HELO or EHLO first"), behind="250 OK"),
     Talk("MAIL in a transaction", (*HELLO, *sender(), sender()[0], NOT_INSIDE)),
     Talk("EHLO ends a transaction", (*ready(), *AGAIN, *recipient()[:1], "503 5.5.1 Need MAIL before RCPT")),
+    Talk(
+        "a refused EHLO changes nothing", (*HELLO, *sender(), b"HELO refused.example\r\n", "550 Not you",
+         name_is("client.example"), *recipient(), *MESSAGE), delivered=(b"Hello\r\n",),
+    ),
     Talk("RSET ends a transaction", (*ready(), b"RSET\r\n", OK, b"DATA\r\n", "503 5.5.1 Need RCPT before DATA")),
     Talk(
         "a refused MAIL, pipelined", (*HELLO, *sender("refused")[:1], "550 5.7.1 No mail from you",
@@ -254,6 +261,10 @@ AUTH = [
     Talk("PLAIN, not base64", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"!\r\n", "501 5.5.2 Not valid base64")),
     Talk("PLAIN, empty", (*HELLO, b"AUTH PLAIN =\r\n", "501 5.5.2 Malformed PLAIN response")),
     Talk("PLAIN, cancelled", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"*\r\n", CANCELLED)),
+    Talk(
+        "lines are commands again", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"*\r\n", CANCELLED,
+         b"NOOP\nQUIT\r\n", "500 5.5.2 A line ends ...", b"NOOP " + b"x" * 3000 + b"\r\n", "500 5.5.2 Line too long"),
+    ),
     Talk("PLAIN, and gone", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"QUIT", LEAVE), reason="lost"),
     Talk(
         "LOGIN", (*HELLO, b"AUTH LOGIN\r\n", f"334 {b64('Username:')}", b64("alice").encode() + b"\r\n",
@@ -321,6 +332,11 @@ TLS_TALKS = [
     ),
     Talk("in a transaction", (*HELLO, *sender(), b"STARTTLS\r\n", NOT_INSIDE)),
     Talk("an argument", (*HELLO, b"STARTTLS now\r\n", "501 5.5.4 STARTTLS takes no argument")),
+    Talk("at once", (*HELLO, b"STARTTLS\r\n", "503 5.5.1 TLS is active already"), config={"implicit_tls": True}),
+    Talk(
+        "at once, and on_secure refuses", ("550 Not this cipher",),
+        config={"implicit_tls": True}, app=strict_app, reason="refused",
+    ),
     Talk("the handshake fails", (*HELLO, *STARTTLS[:2]), tls=None, reason="tls"),
     Talk(
         "on_secure refuses", (*HELLO, *STARTTLS, b"EHLO c\r\n", "550 Not this cipher"),

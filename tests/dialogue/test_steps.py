@@ -202,6 +202,13 @@ def test_a_message_is_given_up_where_the_dialogue_is_closed(octets: bytes) -> No
 
 def test_what_arrives_with_starttls_is_thrown_away() -> None:
     driver = driver_of(Talk("", (), config={"ssl_context": SSL_CONTEXT}))
+
+    def look(step: Step) -> None:
+        if isinstance(step, ShakeHands):  # before the 220 leaves
+            assert driver.dialogue.framer.pending == 0
+            assert driver.session.host_name_appears_as is None
+
+    driver._on_step = look
     said = driver.feed(b"EHLO c\r\nSTARTTLS\r\nEHLO evil.example\r\nMAIL FROM:<evil@example.org>\r\nRCPT")
     assert said.endswith(b"220 2.0.0 Ready to start TLS\r\n")
     assert driver.session.host_name_appears_as is None
