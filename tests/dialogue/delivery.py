@@ -76,6 +76,7 @@ class BodyStream(MessageStream):
         super().__init__(body)
         self.chunks: deque[bytes] = deque()
         self.ended = False
+        self._closed = False
 
     async def receive(self) -> bytes:
         chunk = await self._next()
@@ -90,11 +91,11 @@ class BodyStream(MessageStream):
         return chunk
 
     async def aclose(self) -> None:
-        self.chunks.clear()
-        self.ended = True
-        self._body.fail(MessageIncomplete("the handler closed the stream"))
+        self._closed = True
 
     async def _next(self) -> bytes:
+        if self._closed:
+            raise trio.ClosedResourceError
         while not self.chunks and not self.ended:
             await _more_octets()
         if not self.chunks:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
+import pytest
+import trio
 
 from tests.dialogue.driver import TLS, Driver
 from tests.dialogue.transcript_support import matches
@@ -142,6 +144,11 @@ async def take(ctx: DataContext, taken: list[bytes]) -> None:
         if sender == "end":
             ctx.disconnect("Enough", 421, enhanced="4.7.0")
         ctx.reject("Not this", 554, enhanced="5.7.1")
+    if sender == "closed":
+        await ctx.stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await ctx.stream.receive()
+        return
     body = await ctx.stream.read()
     if body.startswith(b"Spam"):
         ctx.reject("No spam", 554, enhanced="5.7.1")

@@ -142,6 +142,7 @@ DATA = [
          "554 5.7.1 Not this", *sender(), *recipient(), *MESSAGE), delivered=(b"Hello\r\n",),
     ),
     Talk("never read", (*ready("unread"), b"DATA\r\n", GO, b"Hello\r\n.\r\n", "451 4.3.0 Message not taken")),
+    Talk("the stream is closed", (*ready("closed"), b"DATA\r\n", GO, b"Hello\r\n.\r\n", "451 4.3.0 Message not taken")),
     Talk("closes", (*ready("end"), b"DATA\r\n", GO, b"Hello\r\n.\r\n", "421 4.7.0 Enough"), reason="refused"),
     Talk(
         "too large", (*ready(), b"DATA\r\n", GO, b"12345678\r\nQUIT\r\n.\r\n", TOO_LARGE),
