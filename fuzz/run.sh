@@ -7,17 +7,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
 shift
 targets=("$@")
-[ ${#targets[@]} != 0 ] || targets=(framing commands addresses parameters sasl proxy dialogue)
+[ ${#targets[@]} != 0 ] || targets=(framing commands addresses parameters sasl proxy dialogue converse)
 
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 failed=()
 for target in "${targets[@]}"; do
   mkdir -p "$work/$target" fuzz/findings
+  seeds=fuzz/seeds/$target
+  [ "$target" != converse ] || seeds=fuzz/seeds/dialogue
   echo "== $target, $seconds s"
   # What is found goes into the first directory, the seeds are only read.
   if python fuzz/fuzz.py "$target" -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
-    -artifact_prefix="fuzz/findings/$target-" "$work/$target" "fuzz/seeds/$target" >"$work/log" 2>&1; then
+    -artifact_prefix="fuzz/findings/$target-" "$work/$target" "$seeds" >"$work/log" 2>&1; then
     tail -n 1 "$work/log"
   else
     cat "$work/log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import attrs
 import trio
@@ -41,14 +42,20 @@ def replies_in(wire: bytes) -> list[Reply]:
     replies: list[Reply] = []
     block = b""
     for line in wire.split(b"\r\n")[:-1]:
-        assert len(line) + 2 <= MAX_REPLY_LINE or line.startswith(b"334"), f"too long: {line!r}"
-        assert all(0x20 <= octet != 0x7F for octet in line), f"control octets: {line!r}"
         block += line + b"\r\n"
         if line[3:4] != b"-":
-            replies.append(parse_reply(block))
+            replies.append(_reply_in(block))
             block = b""
     assert block == b"", f"a reply without its last line: {block!r}"
     return replies
+
+
+@lru_cache(maxsize=4096)  # the same replies come again and again
+def _reply_in(block: bytes) -> Reply:
+    for line in block.removesuffix(b"\r\n").split(b"\r\n"):
+        assert len(line) + 2 <= MAX_REPLY_LINE or line.startswith(b"334"), f"too long: {line!r}"
+        assert all(0x20 <= octet != 0x7F for octet in line), f"control octets: {line!r}"
+    return parse_reply(block)
 
 
 async def exchange(server: SMTPServer, segments: Iterable[bytes]) -> bytes:

@@ -3,17 +3,23 @@
 The model below was written from the RFCs and knows nothing of the library. It says which codes each command may be
 answered with and which messages are delivered; a server that takes a body line for a command, loses a reply when the
 mode changes, or answers twice differs from it.
+
+Each dialogue is held in two ways: by a server under Trio, and by the dialogue alone, without an event loop.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.dialogue.driver import converse_with
 from trio_smtp import App, Config, DataContext, MailFromContext, RcptToContext, SMTPServer
+from trio_smtp.dialogue.service import Service
 
 from .support import cut_at, exchange, replies_in, run, watched_log
 
@@ -243,6 +249,31 @@ def model_app() -> tuple[App, list[bytes]]:
     return app, delivered
 
 
+#: Holds a dialogue: segments in, all that the server said out.
+Talk = Callable[[App, Config, Sequence[bytes]], bytes]
+
+
+def through_trio(app: App, config: Config, segments: Sequence[bytes]) -> bytes:
+    server = SMTPServer(app, config)
+    said = b""
+
+    async def main() -> None:
+        nonlocal said
+        said = await exchange(server, segments)
+
+    run(main)
+    assert server.sessions == []
+    return said
+
+
+def through_driver(app: App, config: Config, segments: Sequence[bytes]) -> bytes:
+    return converse_with(Service(app, config), segments)
+
+
+in_both_ways = pytest.mark.parametrize("talk", [through_trio, through_driver])
+
+
+@in_both_ways
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=STEPS,
@@ -250,7 +281,9 @@ def model_app() -> tuple[App, list[bytes]]:
     lmtp=st.booleans(),
     in_order=st.sampled_from([True, True, True, False]),
 )
-def test_any_dialogue_goes_as_the_model_says(steps: list[Step], cuts: list[int], lmtp: bool, in_order: bool) -> None:
+def test_any_dialogue_goes_as_the_model_says(
+    talk: Talk, steps: list[Step], cuts: list[int], lmtp: bool, in_order: bool
+) -> None:
     model = Model(lmtp)
     if in_order:
         # So that most dialogues come to a transaction.
@@ -262,20 +295,13 @@ def test_any_dialogue_goes_as_the_model_says(steps: list[Step], cuts: list[int],
             wire += octets
             expected += codes
     app, delivered = model_app()
-    server = SMTPServer(app, Config(hostname="mx.example", lmtp=lmtp, max_message_size=MAX_SIZE, max_errors=1000))
-    said = b""
-
-    async def main() -> None:
-        nonlocal said
-        said = await exchange(server, cut_at(wire, *cuts))
-
+    config = Config(hostname="mx.example", lmtp=lmtp, max_message_size=MAX_SIZE, max_errors=1000)
     with watched_log(logging.ERROR):
-        run(main)
+        said = talk(app, config, cut_at(wire, *cuts))
     codes_said = [reply.code for reply in replies_in(said)]
     assert len(codes_said) == len(expected), (codes_said, expected)
     assert all(code in allowed for code, allowed in zip(codes_said, expected, strict=True)), (codes_said, expected)
     assert delivered == model.delivered
-    assert server.sessions == []
 
 
 PIECES = st.one_of(
@@ -313,6 +339,7 @@ PIECES = st.one_of(
 )
 
 
+@in_both_ways
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     pieces=st.lists(PIECES, max_size=30),
@@ -321,19 +348,13 @@ PIECES = st.one_of(
     lmtp=st.booleans(),
 )
 def test_any_octets_are_answered_by_well_formed_replies(
-    pieces: list[bytes], cuts: list[int], normalize: bool, lmtp: bool
+    talk: Talk, pieces: list[bytes], cuts: list[int], normalize: bool, lmtp: bool
 ) -> None:
     wire = b"".join(pieces)
     app, _ = model_app()
     config = Config(hostname="mx.example", lmtp=lmtp, bare_newline="normalize" if normalize else "reject")
-    said = b""
-
-    async def main() -> None:
-        nonlocal said
-        said = await exchange(SMTPServer(app, config), cut_at(wire, *cuts))
-
     with watched_log(logging.ERROR):
-        run(main)
+        said = talk(app, config, cut_at(wire, *cuts))
     replies = replies_in(said)
     # A line ends with LF at the least; beside one reply for each there are the greeting, and a last 421 or 5xx.
     most = wire.count(b"\n") + 2
