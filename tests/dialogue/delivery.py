@@ -17,7 +17,7 @@ from trio_smtp.app.message import MessageIncomplete, MessageMalformed, MessageTo
 from trio_smtp.dialogue.budget import discard_bound
 from trio_smtp.dialogue.dialogue import Dialogue
 from trio_smtp.dialogue.outcomes import reply_to
-from trio_smtp.dialogue.steps import EndSession, Verdict
+from trio_smtp.dialogue.steps import Chunk, EndSession, Message
 from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.framing import NEED_DATA, BodyChunk, EndOfBody, MalformedBody
 
@@ -135,14 +135,8 @@ class Delivery:
 
     # Octets in
 
-    def take(self, *, last: bool) -> Receiving[Verdict | None]:
-        """Take a body, or a chunk, to its end.
-
-        Args:
-            last: The message ends with it.
-
-        Returns:
-            How the message ended; None: it goes on.
+    def take(self, step: Message | Chunk) -> Receiving[None]:
+        """Take a body, or a chunk, to its end; the step's slots say how the message ended, when it has.
 
         Raises:
             EndSession: More octets were thrown away than a client may send in vain.
@@ -161,11 +155,13 @@ class Delivery:
                 self._fail(MessageMalformed(event.reason))
             if self._dropped > bound:
                 raise EndSession("abuse", self._reply if self._reply and self._reply.code >= 400 else _TOO_LARGE)
-        if last:
+        if isinstance(step, Message) or step.last:
             self._end()
         elif self._reply is None and self._body.error is None:
-            return None
-        return self._verdict()
+            return
+        self._settled = True
+        step.reply, step.recipients = self._verdict(), self._context.recipient_replies
+        step.octets = self._body.length
 
     def _put(self, chunk: bytes) -> None:
         body = self._body
@@ -215,11 +211,7 @@ class Delivery:
             return
         self._error = self._body.error
 
-    def _verdict(self) -> Verdict:
-        self._settled = True
-        return Verdict(self._judge(), self._context.recipient_replies, self._body.length)
-
-    def _judge(self) -> Reply:
+    def _verdict(self) -> Reply:
         """The handlers' refusal, what was wrong with the message, or the 250 where it was read to its end."""
         reply, error, body, session = self._reply, self._error, self._body, self._dialogue.session
         assert reply is not None, "the handlers read on after the end"

@@ -15,7 +15,7 @@ writes the answer into the step's own slot. It never throws into the iterator. W
 * Pause. Wait; other clients do not.
 * ShakeHands. Wrap the stream in TLS and shake hands. The dialogue has thrown away what it was fed before.
 * Message. The framer is the driver's now: `Framer.next_event` gives the body, up to EndOfBody. Hand it to the handlers
-  of `Phase.DATA` in a `DataContext`, read on to the end whatever they say, and answer with a `Verdict`. 250 is a
+  of `Phase.DATA` in a `DataContext`, read on to the end whatever they say, and put the verdict into the step. 250 is a
   promise: handlers gave it, and read the message to its end.
 * BeginChunks, Chunk, EndChunks. The same in parts. Handlers stay suspended between the chunks, while commands are
   answered. A chunk has a verdict when it was the last one, or when the message has failed; EndChunks without one
@@ -245,7 +245,7 @@ class Driver:
         if isinstance(step, Message):
             self._delivery = Delivery(self.dialogue, step.envelope, self._receive)
         assert self._delivery is not None
-        step.verdict = yield from self._delivery.take(last=isinstance(step, Message) or step.last)
+        yield from self._delivery.take(step)
 
     def _give_up(self) -> None:
         if self._delivery is not None:

@@ -57,7 +57,7 @@ def check_order(steps: Sequence[Step], driver: Driver) -> None:
             assert before in (NEED_LINE, NEED_MORE), "NEED_LINE starts the line's deadline"
         if isinstance(before, BeginChunks):
             assert isinstance(step, Chunk), "the first chunk was announced"
-        if isinstance(before, Chunk) and before.verdict is not None:
+        if isinstance(before, Chunk) and before.reply is not None:
             assert isinstance(step, EndChunks), "the message was answered"
         if isinstance(step, BeginChunks):
             assert not in_chunks

@@ -5,7 +5,8 @@ step's own slot; so `Generator[Step, None, T]` is fully typed, and the driver is
 early closes the generator: an exception of the driver's own is never thrown into it.
 
 The octets of a message never pass through a step: while a `Message`, a `Chunk` or a `Drop` is performed, the driver
-reads them from the dialogue's framer.
+reads them from the dialogue's framer. What a driver has to do beside the steps: send the replies that wait before
+handlers run when `Output.due` says so, and bound the octets that it throws away for a message by `discard_bound`.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ class Message:
 class BeginChunks:
     """A message begins that comes in chunks, with commands between them: the handlers run beside the dialogue.
 
-    `EndChunks` follows, unless the session ends before.
+    `EndChunks` follows, unless the session ends before: right behind a `Chunk` that was answered, or when the client
+    gave the message up.
     """
 
     __slots__ = ("envelope",)
