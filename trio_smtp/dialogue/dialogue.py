@@ -71,8 +71,8 @@ class Chunks:
         self.refusal = reply
 
     def slower_than(self, rate: float, now: float) -> bool:
-        """The message has come with fewer octets a second, the pauses between its chunks included."""
-        return self._octets < rate * (now - self._began)
+        """A refused message, or one that came with fewer octets a second, the pauses between its chunks included."""
+        return self.refusal is not None or self._octets < rate * (now - self._began)
 
 
 @final  # where the module is compiled, nothing can inherit from it
