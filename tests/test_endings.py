@@ -253,3 +253,4 @@ async def test_a_client_that_is_gone_when_it_is_spoken_to(moment: str, caplog: p
     assert reasons == ["abuse" if moment == "last words" else "lost"]
     assert crashes(caplog) == []
     assert taken == []
+    assert server.stats.messages_incomplete == 0  # none has begun

@@ -175,9 +175,10 @@ class Transfer:
 
     async def take_whole(self, step: Message) -> None:
         """Take a body whose octets come without a command between them; the answer is in ``step.verdict``."""
+        if self._dialogue.output.octets:  # the 354; a client that is gone before has not begun a message
+            await self._receiver.flush()
+            self._began = self._clock.now()
         try:
-            if self._dialogue.output.octets:  # the 354
-                await self._receiver.flush()
             chunks, whole = await self._first_read()
             if whole:
                 self._sink.hand_over(chunks)
@@ -347,7 +348,8 @@ class Transfer:
     def _verdict(self) -> Verdict:
         """What the client is told, when the handlers have ended."""
         self._settled = True
-        return Verdict(self._judge(), self._context.recipient_replies, self._sink.stream.byte_length)
+        body = self._sink.stream
+        return Verdict(self._judge(), self._context.recipient_replies, body.byte_length, self._began)
 
     def _judge(self) -> Reply:
         reply, session, sink = self._reply, self._dialogue.session, self._sink

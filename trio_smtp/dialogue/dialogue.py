@@ -57,11 +57,6 @@ class Chunks:
         self._octets = 0
         self.refusal = refusal
 
-    @property
-    def began(self) -> float:
-        """When the first chunk was announced, in seconds."""
-        return self._began
-
     def take(self, size: int) -> None:
         """A chunk of so many octets was taken."""
         self._octets += size

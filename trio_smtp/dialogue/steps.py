@@ -137,14 +137,16 @@ class Verdict:
         reply: What the client is told.
         recipients: In LMTP: the recipients whose reply a handler has set.
         octets: How many the message has, or had when it was refused.
+        began: When the first of them was awaited, in seconds.
     """
 
-    __slots__ = ("octets", "recipients", "reply")
+    __slots__ = ("began", "octets", "recipients", "reply")
 
-    def __init__(self, reply: Reply, recipients: Mapping[Address, Reply], octets: int) -> None:
+    def __init__(self, reply: Reply, recipients: Mapping[Address, Reply], octets: int, began: float) -> None:
         self.reply = reply
         self.recipients = recipients
         self.octets = octets
+        self.began = began
 
 
 @final

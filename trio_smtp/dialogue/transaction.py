@@ -58,20 +58,19 @@ def _ask_to_begin(dialogue: Dialogue) -> Steps[Reply]:
 
 def _take_whole(dialogue: Dialogue) -> Steps[None]:
     """Take a message whose octets come without another command between them, and answer it."""
-    began = dialogue.now()
     step = Message(dialogue.session.envelope)
     yield step
     assert step.verdict is not None
-    _conclude(dialogue, step.verdict, began)
+    _conclude(dialogue, step.verdict)
 
 
-def _conclude(dialogue: Dialogue, verdict: Verdict, began: float | None) -> None:
+def _conclude(dialogue: Dialogue, verdict: Verdict, *, counted: bool = False) -> None:
     """Answer a message (in LMTP once for each recipient) and end the transaction.
 
     Args:
         dialogue: Whose.
         verdict: How it ended.
-        began: When it began; None: it was refused before its last chunk, and counted then.
+        counted: It was refused before its last chunk, and counted and logged then.
     """
     session, stats = dialogue.session, dialogue.service.stats
     reply = verdict.reply
@@ -88,10 +87,10 @@ def _conclude(dialogue: Dialogue, verdict: Verdict, began: float | None) -> None
     if accepted:
         stats.messages_accepted += 1
         dialogue.budget.accept_message(dialogue.now())
-    elif began is not None:
+    elif not counted:
         stats.messages_refused += 1
-    if began is not None:
-        dialogue.log.message(session.envelope, verdict.octets, began, replies)
+    if not counted:
+        dialogue.log.message(session.envelope, verdict.octets, verdict.began, replies)
     dialogue.answer(_END_OF_DATA, last, silent=True)
     dialogue.end_transaction()
 
@@ -136,11 +135,11 @@ def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
         dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"))
         return
     if command.last:
-        _conclude(dialogue, verdict, chunks.began)
+        _conclude(dialogue, verdict)
     else:
         chunks.refuse(verdict.reply)
         dialogue.service.stats.messages_refused += 1
-        dialogue.log.message(dialogue.session.envelope, verdict.octets, chunks.began, [verdict.reply])
+        dialogue.log.message(dialogue.session.envelope, verdict.octets, verdict.began, [verdict.reply])
         dialogue.answer(_BDAT, verdict.reply)
     yield EndChunks()
 
@@ -157,7 +156,7 @@ def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps
 def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:
     """Answer a chunk of a message that is refused and was counted."""
     if command.last:
-        _conclude(dialogue, Verdict(refusal, _NO_RECIPIENTS, 0), None)
+        _conclude(dialogue, Verdict(refusal, _NO_RECIPIENTS, 0, dialogue.now()), counted=True)
     else:
         dialogue.answer(_BDAT, refusal)
 
