@@ -17,7 +17,6 @@ from trio_smtp.app.contexts import CloseReason, Context
 from trio_smtp.app.session import Envelope, Session, TLSInfo
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.credentials import ScramSecret
-from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 
 __all__ = [
@@ -90,10 +89,10 @@ class LookUp:
 
     Attributes:
         secret: The answer; None: there is no such user.
-        error: The answer when the look-up refused, or crashed.
+        refusal: The answer when the look-up refused, or crashed.
     """
 
-    __slots__ = ("error", "lookup", "secret", "session", "username")
+    __slots__ = ("lookup", "refusal", "secret", "session", "username")
 
     def __init__(
         self, lookup: Callable[[str, Session], Awaitable[ScramSecret | None]], username: str, session: Session
@@ -102,7 +101,7 @@ class LookUp:
         self.username = username
         self.session = session
         self.secret: ScramSecret | None = None
-        self.error: SMTPError | None = None
+        self.refusal: Reply | None = None
 
 
 @final
