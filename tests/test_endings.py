@@ -254,3 +254,18 @@ async def test_a_client_that_is_gone_when_it_is_spoken_to(moment: str, caplog: p
     assert crashes(caplog) == []
     assert taken == []
     assert server.stats.messages_incomplete == 0  # none has begun
+
+
+async def test_a_client_that_is_gone_when_its_time_is_over_was_lost(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = mail_app()
+    reasons = note_closes(app)
+    async with open_client(app, command_timeout=10) as client:
+        for _ in range(13):
+            assert (await client.command("NOOP")).code == 250
+            await trio.sleep(9.3)
+        await client.send_bytes(b"NOOP\r\n")
+        await client.aclose()
+    assert reasons == ["lost"]
+    assert logged(caplog) == []

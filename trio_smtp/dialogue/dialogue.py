@@ -24,7 +24,7 @@ from .budget import Budget
 from .log import SessionLog
 from .output import Output
 from .service import Service
-from .steps import NEED_LINE, NEED_MORE, EndSession, Pause, Steps
+from .steps import FLUSH, NEED_LINE, NEED_MORE, EndSession, Pause, Steps
 
 __all__ = ["DRAINING", "Chunks", "Dialogue"]
 
@@ -174,7 +174,10 @@ class Dialogue:
     def await_line(self) -> Steps[bytes]:
         """The same, when octets must come first."""
         self.check_drain()
-        self._check_patience()
+        if self._out_of_patience():
+            yield FLUSH  # a client that is gone ends the session as lost
+            self.log.event(logging.WARNING, "no message for too long")
+            raise EndSession("timeout", _NO_MESSAGE)
         yield NEED_LINE
         while True:
             # These octets may have arrived just before a drain's cancellation takes effect: a reply to them would be
@@ -197,14 +200,12 @@ class Dialogue:
         if self.draining and not self.machine.in_transaction:
             raise EndSession("drained", DRAINING)
 
-    def _check_patience(self) -> None:
+    def _out_of_patience(self) -> bool:
         """A client that talks and talks has had its time: it sends no message, or an octet of one now and then."""
         now = self.now()
         if now <= self.budget.patience_ends:
-            return
-        if self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, now):
-            self.log.event(logging.WARNING, "no message for too long")
-            raise EndSession("timeout", _NO_MESSAGE)
+            return False
+        return self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, now)
 
     # Commands and replies
 

@@ -52,7 +52,7 @@ class _Plain(enum.Enum):
 NEED_LINE: Final = _Plain.NEED_LINE
 #: The line is not whole yet: receive and feed more, under the deadline that NEED_LINE started.
 NEED_MORE: Final = _Plain.NEED_MORE
-#: Many octets of replies wait: send them, and let other connections have their turn.
+#: Replies must leave, because there are many or the session ends: send them, and let other connections have their turn.
 FLUSH: Final = _Plain.FLUSH
 
 
