@@ -223,6 +223,8 @@ class Connection:
         step.verdict = await self._transfer.take_chunk(last=step.last)
 
     async def _end_chunks(self, step: EndChunks) -> bool:
+        if step.reason is not None:
+            self._reason = step.reason
         await self._wire.flush()
         return True
 

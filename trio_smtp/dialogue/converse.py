@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trio_smtp.app.contexts import CloseReason
 from trio_smtp.protocol.commands import parse_command
 from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
 from trio_smtp.protocol.machine import State
@@ -65,15 +66,20 @@ def converse(dialogue: Dialogue) -> Steps[None]:
         if reply is not None:
             dialogue.answer(verb, reply)
         if dialogue.chunks is not None and machine.state is not _BETWEEN_CHUNKS:
-            yield from _give_up(dialogue)
+            yield from _give_up(dialogue, verb)
         if output.octets > MAX_WAITING_OCTETS:
             yield FLUSH
-    yield Leave("quit" if verb is _QUIT else "refused")
+    yield Leave(_reason(verb))
 
 
-def _give_up(dialogue: Dialogue) -> Steps[None]:
+def _reason(verb: Verb | None) -> CloseReason:
+    """Why the session is over when the last command was this one."""
+    return "quit" if verb is _QUIT else "refused"
+
+
+def _give_up(dialogue: Dialogue, verb: Verb | None) -> Steps[None]:
     """The command that was answered last has ended a message between its chunks."""
     chunks = dialogue.chunks
     dialogue.end_chunks()
     if chunks is not None and chunks.refusal is None:
-        yield EndChunks()
+        yield EndChunks(_reason(verb) if dialogue.machine.state is _CLOSED else None)

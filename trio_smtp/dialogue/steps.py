@@ -213,9 +213,16 @@ class Drop:
 
 @final
 class EndChunks:
-    """The message that came in chunks was answered, or the client gave it up (RSET, a HELO, QUIT)."""
+    """The message that came in chunks was answered, or the client gave it up (RSET, a HELO, QUIT).
 
-    __slots__ = ()
+    Args:
+        reason: The session is over, and ends when the handlers have ended; None: it goes on.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: CloseReason | None = None) -> None:
+        self.reason = reason
 
 
 @final
