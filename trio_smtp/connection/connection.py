@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from typing import Any, final
 
 import trio
@@ -115,7 +116,8 @@ class Connection:
         clock, words = self._clock, None
         watch.begin(self._wire)
         try:
-            with clock.scope:
+            # Closing the dialogue runs what a SASL mechanism has in its `finally`, which may raise anything.
+            with closing(self._steps), clock.scope:
                 await open_connection(self._wire, clock, self._dialogue, self._place)
                 await self._drive()
             if clock.scope.cancelled_caught:
@@ -162,7 +164,6 @@ class Connection:
         return words
 
     async def _end(self, words: Reply | None) -> None:
-        self._steps.close()
         dialogue, wire = self._dialogue, self._wire
         if dialogue.machine.state is State.CLOSED:
             words = None  # they have been said: the time of a message given up by QUIT was over
