@@ -210,7 +210,7 @@ STORES = {
     # a message's body, which both ends of its channel hold
     "app": r"_?body\.\w+",
     # likewise, and an answer in a step's slot
-    "connection": r"_?body\.\w+|(step|ask)\.(reply|recipients|octets|secret|error|info)",
+    "connection": r"_?body\.\w+|(step|ask)\.(reply|recipients|octets|began|secret|refusal|info)",
     # the facts of the session: nothing but the dialogue writes them
     "dialogue": r"_?session\.\w+",
     # a worker's place, which is a row of the supervisor's own

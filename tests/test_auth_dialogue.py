@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import json
 import logging
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -484,6 +486,24 @@ async def test_a_lookup_that_refuses(code: int, expected: int) -> None:
     async with connected(scram_lookup=refuse) as client:
         reply = await client.command(f"AUTH SCRAM-SHA-256 {way_in('SCRAM-SHA-256')[0]}")
         assert (reply.code, reply.text) == (expected, "Not you")
+
+
+async def test_a_refused_lookup_leaves_nothing_for_the_collector() -> None:
+    sessions: list[weakref.ref[Session]] = []
+
+    async def refuse(username: str, session: Session) -> ScramSecret | None:
+        sessions.append(weakref.ref(session))
+        raise SMTPError("Not you", 535)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with connected(scram_lookup=refuse) as client:
+            assert (await client.command(f"AUTH SCRAM-SHA-256 {way_in('SCRAM-SHA-256')[0]}")).code == 535
+        del client
+        assert [session() for session in sessions] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_a_lookup_that_returns_something_else(caplog: pytest.LogCaptureFixture) -> None:

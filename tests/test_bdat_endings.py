@@ -263,6 +263,25 @@ async def test_a_message_that_is_given_up_counts_once_though_its_handler_goes_on
     assert sum("incomplete" in line for line in logged(caplog, 20)) == 1
 
 
+async def test_a_client_has_quit_though_the_handlers_of_its_message_are_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = App()
+
+    @app.on_data
+    async def hang(ctx: DataContext) -> None:
+        await trio.sleep_forever()
+
+    closes = note_closes(app)
+    with trio.move_on_after(5):
+        async with open_client(app) as client:
+            await start_transaction(client)
+            assert (await bdat(client, CHUNK)).code == 250
+            assert (await client.command("QUIT")).code == 221
+            await trio.sleep_forever()
+    assert closes == ["quit"]
+
+
 async def test_rset_and_what_follows_may_be_pipelined() -> None:
     app, ends = aborted_app()
     async with open_client(app) as client:

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from tests.bdat_support import CHUNK, HOSTILE, aborted_app, bdat
-from tests.support import BODY, closed, mail_app, note_closes, start_transaction, status
+from tests.support import BODY, closed, mail_app, note_closes, says, start_transaction, status
 from trio_smtp import (
     App,
     Config,
@@ -61,6 +61,19 @@ async def test_silence_while_octets_are_swallowed(autojump_clock: trio.testing.M
         before = trio.current_time()
         assert status(await client.read_reply()) == (421, "4.4.2")
         assert 40 <= trio.current_time() - before <= 41
+
+
+async def test_patience_ends_though_a_refused_message_came_fast(autojump_clock: trio.testing.MockClock) -> None:
+    app, _ = mail_app()
+    async with open_client(app, command_timeout=10, max_message_size=100_000) as client:
+        await start_transaction(client)
+        assert (await bdat(client, bytes(90_000))).code == 250
+        assert (await bdat(client, bytes(90_000))).code == 552
+        for _ in range(15):
+            assert (await client.command("NOOP")).code == 250
+            await trio.sleep(8.1)
+        assert (await client.command("NOOP")).code == 250
+        assert await says(client, 421, "4.4.2", "No message for too long")
 
 
 async def test_each_wait_has_its_own_time(autojump_clock: trio.testing.MockClock) -> None:

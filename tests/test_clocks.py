@@ -5,6 +5,7 @@ The slack is a quarter of the timeout and at most a second; `session_timeout` ha
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from .support import (
     Stopwatch,
     closed,
     in_time,
+    logged,
     mail_app,
     note_closes,
     raw_client,
@@ -251,6 +253,25 @@ async def test_a_peer_that_never_reads_is_closed_without_a_word(timeout: float, 
         assert in_time(watch, timeout)
         assert await client.read_to_end() == b"220 mx.example ESMTP\r\n"
     assert reasons == ["timeout"]
+
+
+async def test_a_message_begins_when_the_client_has_read_the_354(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_smtp")
+    app, _ = mail_app()
+    async with deaf_client(app, send_timeout=60) as (client, over):
+        await client.read_reply()
+        await client.send_bytes(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")
+        await trio.sleep(30)
+        for _ in range(4):
+            await client.read_reply()
+        await client.send_bytes(b"x\r\n.\r\n")
+        await client.read_reply()
+        await client.aclose()
+        await over.wait()
+    (line,) = [line for line in logged(caplog, logging.INFO) if " message from=" in line]
+    assert line.endswith(" size=3 reply=250 seconds=0.000")
 
 
 @TIMEOUTS

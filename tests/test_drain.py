@@ -242,6 +242,27 @@ async def test_the_handlers_of_another_phase_are_let_to_their_end(autojump_clock
         assert await says(client, 421, "4.3.2")
 
 
+async def test_a_drain_is_the_reason_though_a_handler_was_cancelled_before(autojump_clock: MockClock) -> None:
+    app, _ = mail_app()
+    reasons = note_closes(app)
+
+    @app.on_mail_from
+    async def tidy_up(ctx: MailFromContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(20)
+
+    async with open_client(app, handler_timeout=10) as client:
+        await client.ehlo()
+        await client.send_bytes(b"MAIL FROM:<a@example.org>\r\n")
+        await trio.sleep(15)
+        client.server.drain()
+        assert await says(client, 421, "4.3.2")
+    assert reasons == ["drained"]
+
+
 async def test_a_client_that_connects_just_now_is_greeted_and_told(autojump_clock: MockClock) -> None:
     app, _ = mail_app()
     reasons = note_closes(app)

@@ -11,7 +11,17 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_smtp import CallNext, CloseContext, MailFromContext, SMTPServer
+from trio_smtp import (
+    AuthContext,
+    CallNext,
+    CloseContext,
+    Config,
+    MailFromContext,
+    Mechanism,
+    SASLContext,
+    SMTPServer,
+)
+from trio_smtp.protocol.sasl import Exchange
 from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .support import BODY, closed, crashes, logged, mail_app, note_closes, send, start_data, start_transaction
@@ -253,3 +263,57 @@ async def test_a_client_that_is_gone_when_it_is_spoken_to(moment: str, caplog: p
     assert reasons == ["abuse" if moment == "last words" else "lost"]
     assert crashes(caplog) == []
     assert taken == []
+    assert server.stats.messages_incomplete == 0  # none has begun
+
+
+async def test_a_client_that_is_gone_when_its_time_is_over_was_lost(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = mail_app()
+    reasons = note_closes(app)
+    async with open_client(app, command_timeout=10) as client:
+        for _ in range(13):
+            assert (await client.command("NOOP")).code == 250
+            await trio.sleep(9.3)
+        await client.send_bytes(b"NOOP\r\n")
+        await client.aclose()
+    assert reasons == ["lost"]
+    assert logged(caplog) == []
+
+
+async def test_a_mechanism_that_ends_the_program_leaves_its_session_in_order() -> None:
+    class Fatal(BaseException):
+        pass
+
+    def start(context: SASLContext) -> Exchange:
+        try:
+            yield b"challenge"
+        finally:
+            raise Fatal
+
+    app, _ = mail_app()
+    reasons = note_closes(app)
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept()
+
+    server = SMTPServer(app, Config(auth_mechanisms=(Mechanism("X-FATAL", start),), allow_insecure_auth=True))
+    ours, theirs = trio.testing.memory_stream_pair()
+    client = Client(ours)
+
+    async def vanish_in_the_exchange() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, theirs)
+            await client.read_reply()
+            await client.ehlo()
+            assert (await client.command("AUTH X-FATAL")).code == 334
+            await ours.send_stream.aclose()
+            await client.read_to_end()
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await vanish_in_the_exchange()
+    assert caught.group_contains(Fatal, depth=2)
+    assert reasons == ["cancelled"]
+    with pytest.raises(trio.ClosedResourceError):
+        await theirs.send_all(b"x")

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_smtp import App, CloseContext, DataContext, MessageIncomplete
+from trio_smtp import App, CloseContext, DataContext, MailFromContext, MessageIncomplete
 from trio_smtp.testing import Client, open_client
 
 from .support import (
@@ -191,6 +191,23 @@ async def test_the_handler_keeps_what_is_left_of_its_time_when_the_client_fell_s
         assert await says(client, 421, "4.4.2")
         assert 5 + 9 <= watch.seconds <= 5 + 9 + slack(5)
     assert done == ["tidied up"]
+
+
+async def test_a_session_that_ends_before_its_cancelled_handlers_is_over(autojump_clock: MockClock) -> None:
+    app = App()
+
+    @app.on_mail_from
+    async def tidy_up(ctx: MailFromContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(50)
+
+    async with open_client(app, handler_timeout=10, session_timeout=30) as client:
+        await client.ehlo()
+        await client.send_bytes(b"MAIL FROM:<>\r\n")
+        assert await says(client, 421, "4.4.2", "Timeout waiting for the client")
 
 
 @pytest.mark.parametrize("data", [BODY, LARGE], ids=["inline", "streamed"])

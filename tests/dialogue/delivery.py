@@ -161,7 +161,7 @@ class Delivery:
             return
         self._settled = True
         step.reply, step.recipients = self._verdict(), self._context.recipient_replies
-        step.octets = self._body.length
+        step.octets, step.began = self._body.length, self._began
 
     def _put(self, chunk: bytes) -> None:
         body = self._body

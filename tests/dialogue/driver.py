@@ -11,7 +11,7 @@ writes the answer into the step's own slot. It never throws into the iterator. W
 * NEED_LINE, NEED_MORE. Receive octets and `Dialogue.feed` them. The time for a line (``command_timeout``) begins at
   NEED_LINE. A client that is gone ends the session with the reason "lost".
 * Ask, LookUp. Run the coroutine function. What handlers raise becomes a reply by `reply_to`, what a look-up raises
-  becomes the step's error by `refusal_of`. The handlers' time is ``handler_timeout``.
+  becomes the step's refusal by `reply_to`. The handlers' time is ``handler_timeout``.
 * Pause. Wait; other clients do not.
 * ShakeHands. Wrap the stream in TLS and shake hands. The dialogue has thrown away what it was fed before.
 * Message. The framer is the driver's now: `Framer.next_event` gives the body, up to EndOfBody. Hand it to the handlers
@@ -43,7 +43,7 @@ from trio_smtp.app.contexts import CloseReason
 from trio_smtp.app.session import TLSInfo
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
-from trio_smtp.dialogue.outcomes import refusal_of, reply_to
+from trio_smtp.dialogue.outcomes import reply_to
 from trio_smtp.dialogue.service import Service
 from trio_smtp.dialogue.steps import (
     FLUSH,
@@ -237,7 +237,7 @@ class Driver:
         try:
             step.secret = call(step.lookup, step.username, step.session)
         except Exception as exc:
-            step.error = refusal_of(exc, "scram_lookup", self.session)
+            step.refusal = reply_to(exc, "scram_lookup", self.session)
 
     # Messages
 

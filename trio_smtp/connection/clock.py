@@ -128,8 +128,19 @@ class Clock:
 
     @property
     def cause(self) -> Cause:
-        """Why the scope was cancelled."""
-        return self._cause or self._deadline_cause
+        """Why the scope was cancelled, as the client is told.
+
+        Handlers may take long to end when they are cancelled. A drain that comes meanwhile is the cause then, and so is
+        the session's end where handlers had used up their time.
+        """
+        cause = self._cause or self._deadline_cause
+        if cause is Cause.LINGERED:
+            return cause
+        if self._draining:
+            return Cause.DRAIN
+        if cause is Cause.SLOW_HANDLERS and self.now() >= self._end:
+            return Cause.SESSION_OVER
+        return cause
 
     def arm(self, activity: Activity, seconds: float) -> float:
         """Something is awaited from now on, for so many seconds at most; returns the time."""
@@ -158,18 +169,13 @@ class Clock:
 
     def _cancel(self, cause: Cause) -> None:
         self._expires = math.inf
-        self._cause = self._or_drain(cause)
+        self._cause = cause
         self.scope.cancel()
-
-    def _or_drain(self, cause: Cause) -> Cause:
-        """In a drain that is why everything ends, but for a session that is over already."""
-        return Cause.DRAIN if self._draining and cause is not Cause.LINGERED else cause
 
     def drain(self, seconds: float, *, at_once: bool) -> None:
         """End the session within so many seconds, or at once."""
         self._draining = True
         self._end = min(self._end, self.now() + seconds)
-        self._deadline_cause = self._or_drain(self._deadline_cause)
         self.scope.deadline = min(self.scope.deadline, self._end)
         if at_once:
             self._cancel(Cause.DRAIN)
@@ -179,20 +185,19 @@ class Clock:
     def arm_end(self, activity: Activity, seconds: float) -> None:
         """Await something that names the cause when the session's end comes first: a handshake, or lingering."""
         self.arm(activity, seconds)
-        self._deadline_cause = self._or_drain(activity.overdue)
+        self._deadline_cause = activity.overdue
 
     def await_client(self) -> None:
         """The client is awaited again, or nobody: the session's end is the only deadline of the whole scope."""
-        self._deadline_cause = self._or_drain(Cause.SESSION_OVER)
+        self._deadline_cause = Cause.SESSION_OVER
         self._whole.deadline = self._end
 
     def await_handlers(self, seconds: float) -> None:
         """Handlers beside a reader are awaited, for so many seconds at most."""
         self.activity = HANDLERS
         self._expires = math.inf
-        until = self.now() + max(seconds, _LAST_CHANCE)
-        self._deadline_cause = self._or_drain(Cause.SLOW_HANDLERS if until < self._end else Cause.SESSION_OVER)
-        self._whole.deadline = min(until, self._end)
+        self._deadline_cause = Cause.SLOW_HANDLERS
+        self._whole.deadline = min(self.now() + max(seconds, _LAST_CHANCE), self._end)
 
     # A reader beside handlers: a slow handler is not a slow client, so each has a time of its own
 

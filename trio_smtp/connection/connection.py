@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from typing import Any, final
 
 import trio
@@ -117,7 +118,8 @@ class Connection:
         clock, words = self._clock, None
         watch.begin(self._wire)
         try:
-            with clock.scope:
+            # Closing the dialogue runs what a SASL mechanism has in its `finally`, which may raise anything.
+            with closing(self._steps), clock.scope:
                 await open_connection(self._wire, clock, self._dialogue, self._place)
                 await self._drive()
             if clock.scope.cancelled_caught:
@@ -161,7 +163,6 @@ class Connection:
         return words
 
     async def _end(self, words: Reply | None) -> None:
-        self._steps.close()
         dialogue, wire = self._dialogue, self._wire
         if dialogue.machine.state is State.CLOSED:
             words = None  # they have been said: the time of a message given up by QUIT was over
@@ -202,11 +203,19 @@ class Connection:
         await leave(self._wire, self._clock, self.session.id)
 
     def _message(self, step: Message) -> Awaitable[None]:
-        return Transfer(self._receiver, self._dialogue, self._handlers, self._clock, step.envelope).take_whole(step)
+        # The 354 leaves first: a client that is gone before has not begun a message.
+        return self._transfer_of(step).take_whole(step) if self._wire.flush_soon() else self._flush_and_take(step)
+
+    async def _flush_and_take(self, step: Message) -> None:
+        await self._wire.flush()
+        await self._transfer_of(step).take_whole(step)
+
+    def _transfer_of(self, step: Message | BeginChunks) -> Transfer:
+        return Transfer(self._receiver, self._dialogue, self._handlers, self._clock, step.envelope)
 
     async def _begin_chunks(self, step: BeginChunks) -> None:
         await self._wire.flush()
-        self._transfer = Transfer(self._receiver, self._dialogue, self._handlers, self._clock, step.envelope)
+        self._transfer = self._transfer_of(step)
         try:
             await self._transfer.take_chunks(self._drive)
         finally:
@@ -217,6 +226,8 @@ class Connection:
         await self._transfer.take_chunk(step)
 
     async def _end_chunks(self, step: EndChunks) -> bool:
+        if step.reason is not None:
+            self._reason = step.reason
         await self._wire.flush()
         return True
 

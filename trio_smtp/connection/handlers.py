@@ -8,7 +8,7 @@ from typing import final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_smtp.app.session import Session
-from trio_smtp.dialogue.outcomes import refusal_of, reply_to, rest_of
+from trio_smtp.dialogue.outcomes import reply_to, rest_of
 from trio_smtp.dialogue.output import Output
 from trio_smtp.dialogue.steps import Ask, LookUp
 
@@ -69,6 +69,6 @@ class Handlers:
         try:
             step.secret = await step.lookup(step.username, step.session)
         except Exception as exc:
-            step.error = refusal_of(exc, "scram_lookup", self._session)
+            step.refusal = reply_to(exc, "scram_lookup", self._session)
         except BaseExceptionGroup as group:
             raise rest_of(group, "scram_lookup", self._session) from None

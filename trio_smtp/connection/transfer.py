@@ -200,8 +200,6 @@ class Transfer:
             if isinstance(event, BodyChunk):
                 chunks.append(event.data)
             elif isinstance(event, EndOfBody):
-                if not received:
-                    await self._receiver.flush()  # the 354, which no handler may hold up
                 return chunks, True
             elif event is NEED_DATA:
                 if received:
@@ -348,6 +346,7 @@ class Transfer:
         step.reply = self._verdict()
         step.recipients = self._context.recipient_replies
         step.octets = self._sink.stream.byte_length
+        step.began = self._began
 
     def _verdict(self) -> Reply:
         reply, session, sink = self._reply, self._dialogue.session, self._sink

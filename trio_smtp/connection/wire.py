@@ -85,6 +85,8 @@ class Wire:
 
     def flush_soon(self) -> bool:
         """Have the replies that wait sent when this pass of the scheduler ends; False: that takes `flush`."""
+        if not self._output.octets:
+            return True
         transport = self._transport
         if transport is None or transport is not self.stream:
             return False
@@ -102,7 +104,7 @@ class Wire:
         Raises:
             EndSession: The client is gone.
         """
-        if not self._output.octets or self.flush_soon():
+        if self.flush_soon():
             return
         octets, clock = self._output.take(), self._clock
         activity = clock.activity

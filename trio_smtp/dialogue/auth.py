@@ -16,7 +16,7 @@ from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.verbs import Verb
 
 from .dialogue import Dialogue
-from .outcomes import refusal_of, reply_to
+from .outcomes import as_error, reply_to
 from .steps import Ask, EndSession, LookUp, Pause, Steps
 
 __all__ = ["authenticate", "log_in"]
@@ -190,7 +190,7 @@ def _advance(dialogue: Dialogue, exchange: Exchange, response: bytes | ScramSecr
     except StopIteration as stop:
         raise _Finished(stop.value) from None
     except Exception as exc:
-        raise refusal_of(exc, "mechanism", dialogue.session) from None
+        raise as_error(reply_to(exc, "mechanism", dialogue.session)) from None
 
 
 def _challenge(dialogue: Dialogue, challenge: bytes) -> Steps[bytes]:
@@ -209,8 +209,8 @@ def _look_up(dialogue: Dialogue, username: str) -> Steps[ScramSecret | None]:
     assert lookup is not None
     step = LookUp(lookup, username, dialogue.session)
     yield step
-    if step.error is not None:
-        raise step.error
+    if step.refusal is not None:
+        raise as_error(step.refusal)
     return step.secret
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trio_smtp.app.contexts import CloseReason
 from trio_smtp.protocol.commands import parse_command
 from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
 from trio_smtp.protocol.framing import Line
@@ -68,7 +69,12 @@ def converse(dialogue: Dialogue) -> Steps[None]:
             dialogue.answer(verb, reply)
         first = first and line is None
         if dialogue.chunks is not None and machine.state is not _BETWEEN_CHUNKS and dialogue.give_up_chunks():
-            yield EndChunks()
+            yield EndChunks(_reason(verb) if machine.state is _CLOSED else None)
         if output.octets > MAX_WAITING_OCTETS:
             yield FLUSH
-    yield Leave("quit" if verb is _QUIT else "refused")
+    yield Leave(_reason(verb))
+
+
+def _reason(verb: Verb | None) -> CloseReason:
+    """Why the session is over when this was the last command."""
+    return "quit" if verb is _QUIT else "refused"

@@ -24,7 +24,7 @@ from .budget import Budget
 from .log import SessionLog
 from .output import Output
 from .service import Service
-from .steps import NEED_LINE, NEED_MORE, EndSession, Steps
+from .steps import FLUSH, NEED_LINE, NEED_MORE, EndSession, Steps
 
 __all__ = ["DRAINING", "Chunks", "Dialogue"]
 
@@ -57,11 +57,6 @@ class Chunks:
         self._octets = 0
         self.refusal = refusal
 
-    @property
-    def began(self) -> float:
-        """When the first chunk was announced, in seconds."""
-        return self._began
-
     def take(self, size: int) -> None:
         """A chunk of so many octets was taken."""
         self._octets += size
@@ -71,8 +66,8 @@ class Chunks:
         self.refusal = reply
 
     def slower_than(self, rate: float, now: float) -> bool:
-        """The message has come with fewer octets a second, the pauses between its chunks included."""
-        return self._octets < rate * (now - self._began)
+        """A refused message, or one that came with fewer octets a second, the pauses between its chunks included."""
+        return self.refusal is not None or self._octets < rate * (now - self._began)
 
 
 @final  # where the module is compiled, nothing can inherit from it
@@ -169,8 +164,11 @@ class Dialogue:
         """
         if self.draining:
             self.check_drain()
-        if self.output.since > self.budget.patience_ends:  # no later than now, and nobody has to ask the clock
-            self._lose_patience(self.output.since)
+        # Replies were written when their commands came, so `since` is about now, and nobody has to ask the clock.
+        if self.output.since > self.budget.patience_ends and self._out_of_patience():
+            yield FLUSH  # a client that is gone ends the session as lost
+            self.log.event(logging.WARNING, "no message for too long")
+            raise EndSession("timeout", _NO_MESSAGE)
         yield NEED_LINE
         while True:
             if self.draining:
@@ -194,15 +192,9 @@ class Dialogue:
         if not self.machine.in_transaction:
             raise EndSession("drained", DRAINING)
 
-    def _lose_patience(self, now: float) -> None:
-        """A client that talks and talks has had its time: it sends no message, or an octet of one now and then.
-
-        Raises:
-            EndSession: It is so.
-        """
-        if self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, now):
-            self.log.event(logging.WARNING, "no message for too long")
-            raise EndSession("timeout", _NO_MESSAGE)
+    def _out_of_patience(self) -> bool:
+        """A client that talks and talks has had its time: it sends no message, or an octet of one now and then."""
+        return self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, self.now())
 
     # Commands and replies
 

@@ -11,7 +11,7 @@ from trio_smtp.protocol.replies import Reply
 
 from .log import logger
 
-__all__ = ["CRASHED", "refusal_of", "reply_to", "rest_of"]
+__all__ = ["CRASHED", "as_error", "reply_to", "rest_of"]
 
 #: What a client learns of a handler's crash: nothing but that it may try again.
 CRASHED = Reply(451, "Requested action aborted: local error in processing", "4.3.0")
@@ -44,9 +44,8 @@ def reply_to(exc: Exception, where: str, session: Session) -> Reply:
     return CRASHED
 
 
-def refusal_of(exc: Exception, where: str, session: Session) -> SMTPError:
-    """The same as an exception that can be raised on, whatever `exc` is."""
-    reply = reply_to(exc, where, session)
+def as_error(reply: Reply) -> SMTPError:
+    """Make an exception of a refusal where it is raised: one that is kept elsewhere would keep the frames it passes."""
     return SMTPError(reply.lines, reply.code, reply.enhanced)
 
 

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, final
 
 from trio_smtp.app.contexts import CloseReason, Context
 from trio_smtp.app.session import Envelope, Session, TLSInfo
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.credentials import ScramSecret
-from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 
 __all__ = [
@@ -43,7 +41,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_NOBODY: Mapping[Address, Reply] = MappingProxyType({})
 
 
 class _Plain(enum.Enum):
@@ -56,7 +53,7 @@ class _Plain(enum.Enum):
 NEED_LINE: Final = _Plain.NEED_LINE
 #: The line is not whole yet: receive and feed more, under the deadline that NEED_LINE started.
 NEED_MORE: Final = _Plain.NEED_MORE
-#: Many octets of replies wait: send them, and let other connections have their turn.
+#: Replies must leave, because there are many or the session ends: send them, and let other connections have their turn.
 FLUSH: Final = _Plain.FLUSH
 
 
@@ -93,10 +90,10 @@ class LookUp:
 
     Attributes:
         secret: The answer; None: there is no such user.
-        error: The answer when the look-up refused, or crashed.
+        refusal: The answer when the look-up refused, or crashed.
     """
 
-    __slots__ = ("error", "lookup", "secret", "session", "username")
+    __slots__ = ("lookup", "refusal", "secret", "session", "username")
 
     def __init__(
         self, lookup: Callable[[str, Session], Awaitable[ScramSecret | None]], username: str, session: Session
@@ -105,7 +102,7 @@ class LookUp:
         self.username = username
         self.session = session
         self.secret: ScramSecret | None = None
-        self.error: SMTPError | None = None
+        self.refusal: Reply | None = None
 
 
 @final
@@ -143,15 +140,17 @@ class Message:
         reply: The answer: what the client is told.
         recipients: In LMTP: the recipients whose reply a handler has set.
         octets: How many the message has.
+        began: When the first of them was awaited, in seconds.
     """
 
-    __slots__ = ("envelope", "octets", "recipients", "reply")
+    __slots__ = ("began", "envelope", "octets", "recipients", "reply")
+    recipients: Mapping[Address, Reply]
+    octets: int
+    began: float
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
         self.reply: Reply | None = None
-        self.recipients: Mapping[Address, Reply] = _NOBODY
-        self.octets: int = 0
 
 
 @final
@@ -179,15 +178,17 @@ class Chunk:
         reply: The answer, when the message is over with this chunk: what the client is told. None: it goes on.
         recipients: As in `Message`.
         octets: How many the message has, or had when it was refused.
+        began: As in `Message`.
     """
 
-    __slots__ = ("last", "octets", "recipients", "reply")
+    __slots__ = ("began", "last", "octets", "recipients", "reply")
+    recipients: Mapping[Address, Reply]
+    octets: int
+    began: float
 
     def __init__(self, *, last: bool) -> None:
         self.last = last
         self.reply: Reply | None = None
-        self.recipients: Mapping[Address, Reply] = _NOBODY
-        self.octets: int = 0
 
 
 @final
@@ -206,9 +207,16 @@ class Drop:
 
 @final
 class EndChunks:
-    """The message that came in chunks was answered, or the client gave it up (RSET, a HELO, QUIT)."""
+    """The message that came in chunks was answered, or the client gave it up (RSET, a HELO, QUIT).
 
-    __slots__ = ()
+    Args:
+        reason: The session is over, and ends when the handlers have ended; None: it goes on.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: CloseReason | None = None) -> None:
+        self.reason = reason
 
 
 @final

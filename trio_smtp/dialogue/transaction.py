@@ -37,10 +37,9 @@ def data(dialogue: Dialogue, command: Command) -> Steps[Reply | None]:
         return reply
     dialogue.answer(_DATA_VERB, reply)
     dialogue.framer.start_body()
-    began = dialogue.now()
     step = Message(dialogue.session.envelope)
     yield step
-    _conclude(dialogue, step, began)
+    _conclude(dialogue, step)
     return None
 
 
@@ -54,13 +53,12 @@ def _ask_to_start(dialogue: Dialogue) -> Steps[Reply]:
     return step.reply
 
 
-def _conclude(dialogue: Dialogue, step: Message | Chunk, began: float | None) -> None:
+def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
     """Answer a message (in LMTP once for each recipient) and end the transaction.
 
     Args:
         dialogue: Whose.
         step: Has the answer.
-        began: When the message began; None: it was refused before its last chunk, and counted then.
     """
     session, stats = dialogue.session, dialogue.service.stats
     reply = step.reply
@@ -79,10 +77,9 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk, began: float | None) ->
     if accepted:
         stats.messages_accepted += 1
         dialogue.budget.accept_message(dialogue.now())
-    elif began is not None:
+    else:
         stats.messages_refused += 1
-    if began is not None:
-        dialogue.log.message(session.envelope, step.octets, began, replies)
+    dialogue.log.message(session.envelope, step.octets, step.began, replies)
     dialogue.end_transaction()
 
 
@@ -104,10 +101,9 @@ def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
         dialogue.answer(_BDAT, reply, silent=True)
         if command.last:
             dialogue.framer.start_chunk(command.size)
-            began = dialogue.now()
             step = Message(dialogue.session.envelope)
             yield step
-            _conclude(dialogue, step, began)
+            _conclude(dialogue, step)
             return
         chunks = dialogue.begin_chunks(dialogue.now())
         yield BeginChunks(dialogue.session.envelope)
@@ -140,11 +136,11 @@ def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
         dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"))
         return
     if command.last:
-        _conclude(dialogue, step, chunks.began)
+        _conclude(dialogue, step)
     else:
         chunks.refuse(refusal)
         dialogue.service.stats.messages_refused += 1
-        dialogue.log.message(dialogue.session.envelope, step.octets, chunks.began, [refusal])
+        dialogue.log.message(dialogue.session.envelope, step.octets, step.began, [refusal])
         dialogue.answer(_BDAT, refusal)
     yield EndChunks()
 
@@ -159,13 +155,15 @@ def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps
 
 
 def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:
-    """Answer a chunk of a message that is refused and was counted."""
-    if command.last:
-        step = Chunk(last=True)
-        step.reply = refusal
-        _conclude(dialogue, step, None)
-    else:
+    """Answer a chunk of a message that is refused, and was counted and logged then."""
+    if not command.last:
         dialogue.answer(_BDAT, refusal)
+        return
+    lmtp = dialogue.service.config.lmtp
+    for _ in dialogue.session.envelope.rcpt_to if lmtp else ():
+        dialogue.say(refusal)
+    dialogue.answer(_END_OF_DATA, refusal, silent=lmtp)
+    dialogue.end_transaction()
 
 
 def _drop(dialogue: Dialogue, command: Command) -> Steps[None]:
