@@ -211,7 +211,6 @@ class Connection:
         return Transfer(receiver, dialogue, self._handlers, clock, step.envelope)
 
     async def _begin_chunks(self, step: BeginChunks) -> None:
-        await self._wire.flush()
         self._transfer = self._new_transfer(step)
         try:
             await self._transfer.take_chunks(self._drive)

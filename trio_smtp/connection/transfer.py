@@ -323,6 +323,7 @@ class Transfer:
             self._note_incomplete()  # when RSET, a HELO or QUIT gave it up
 
         try:
+            await self._receiver.flush()
             await self._side_by_side(read)
         except BaseException:
             self._note_incomplete()
