@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, Literal
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import Literal
 
 import attrs
 import pytest
@@ -36,6 +35,7 @@ from trio_smtp import (
 from trio_smtp.net.transport import Outbox, SocketTransport
 from trio_smtp.testing import Client, stuff
 
+from .oserror_support import Doorway, Plan, PlannedSocket, descriptors
 from .support import watched_log
 
 SMALL = b"Subject: small\r\n\r\n.\r\n"
@@ -52,86 +52,6 @@ Sockets = Callable[[], tuple[socket.socket, socket.socket]]
 Tls = Literal["", "STARTTLS", "implicit"]
 
 
-@attrs.define(eq=False)
-class Plan:
-    """Which call fails: the n-th of this method, and with `lasting` every later one as well."""
-
-    method: str
-    n: int
-    error: int
-    lasting: bool
-    #: Each send takes at most so many octets, and every other one takes none; None: what the system takes.
-    narrow: int | None = None
-    calls: int = 0
-
-    @property
-    def reached(self) -> bool:
-        return self.calls >= self.n
-
-    def check(self, method: str) -> None:
-        if method == self.method:
-            self.calls += 1
-            if self.calls == self.n or (self.lasting and self.reached):
-                raise OSError(self.error, os.strerror(self.error))
-
-
-class PlannedSocket(socket.socket):
-    """A connected socket whose calls fail as planned."""
-
-    def __init__(self, sock: socket.socket, plan: Plan) -> None:
-        super().__init__(fileno=sock.detach())
-        self._plan = plan
-        self._full = False
-
-    def send(self, data: Any, flags: int = 0, /) -> int:
-        self._plan.check("send")
-        if self._plan.narrow is None:
-            return super().send(data, flags)
-        self._full = not self._full
-        if self._full:
-            raise BlockingIOError
-        return super().send(data[: self._plan.narrow], flags)
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        self._plan.check("recv")
-        return super().recv(size, flags)
-
-    def shutdown(self, how: int, /) -> None:
-        self._plan.check("shutdown")
-        super().shutdown(how)
-
-    def getpeername(self) -> Any:
-        self._plan.check("getpeername")
-        return super().getpeername()
-
-    def getsockname(self) -> Any:
-        self._plan.check("getsockname")
-        return super().getsockname()
-
-    def close(self) -> None:
-        open_still = self.fileno() >= 0
-        super().close()
-        if open_still:  # as Linux does it: whatever the error, the descriptor is closed
-            self._plan.check("close")
-
-
-class Doorway(trio.abc.Listener[trio.abc.Stream]):
-    """A listener of the streams that `enter` is given."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](1)
-
-    def enter(self, stream: trio.abc.Stream) -> None:
-        self._send.send_nowait(stream)
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()
-
-    async def aclose(self) -> None:
-        self._receive.close()
-        await trio.lowlevel.checkpoint()
-
-
 @attrs.frozen
 class Step:
     """What the client says, and the code of the reply; `holds`: nothing may follow before that."""
@@ -142,8 +62,8 @@ class Step:
     holds: bool = False
 
 
-def steps() -> Iterator[Step]:
-    """A dialogue with all ways to send a message."""
+def steps(last: Step) -> Iterator[Step]:
+    """A dialogue with all ways to send a message, and this at its end."""
     envelope = [
         Step(b"MAIL FROM:<a@example.org>\r\n", 250),
         Step(b"RCPT TO:<b@example.com>\r\n", 250),
@@ -159,13 +79,13 @@ def steps() -> Iterator[Step]:
     yield from [*envelope, Step(b"BDAT %d LAST\r\n" % len(LAST) + LAST, 250, LAST)]
     # Given up between its chunks.
     yield from [*envelope, Step(b"BDAT 10\r\n" + CHUNKED[:10], 250), Step(b"RSET\r\n", 250)]
-    yield Step(b"QUIT\r\n", 221, holds=True)
+    yield last
 
 
-def turns(*, pipelined: bool) -> Iterator[list[Step]]:
+def turns(last: Step, *, pipelined: bool) -> Iterator[list[Step]]:
     """The same dialogue in turns: the client sends all of one, then it reads the replies."""
     turn: list[Step] = []
-    for step in steps():
+    for step in steps(last):
         turn.append(step)
         if step.holds or not pipelined:
             yield turn
@@ -184,6 +104,12 @@ class Case:
     narrow: int | None = None
     #: The App has an `on_close` handler: without one, a socket is closed in another way.
     on_close: bool = True
+    #: Not the client ends the session but the server, after one error.
+    abuse: bool = False
+
+    @property
+    def last(self) -> Step:
+        return Step(b"FROB\r\n", 421, holds=True) if self.abuse else Step(b"QUIT\r\n", 221, holds=True)
 
     def __str__(self) -> str:
         words = [
@@ -193,6 +119,7 @@ class Case:
             self.tls,
             "narrow" if self.narrow else "",
             "" if self.on_close else "no on_close",
+            "abuse" if self.abuse else "",
         ]
         return ", ".join(filter(None, words))
 
@@ -254,22 +181,23 @@ class Scene:
         return [line.partition("reason=")[2].split()[0] for line in self.lines if "connection closed" in line]
 
     def run(self) -> None:
-        before = _descriptors()
+        before = descriptors()
         clock = None if self.case.narrow is None else trio.testing.MockClock(autojump_threshold=0)
         with watched_log(logging.INFO) as self.records:
             trio.run(self._main, clock=clock)
-        assert _descriptors() == before
+        assert descriptors() == before
         assert len(self.closed) == 2
         assert sum("message from=" in line for line in self.lines) == self.begun
         warnings = [record.getMessage() for record in self.records if record.levelno == logging.WARNING]
-        assert all("TLS handshake failed" in line for line in warnings)
-        assert len(warnings) == self.closed.count("tls")
+        assert all("TLS handshake failed" in line or "too many errors" in line for line in warnings)
+        assert len(warnings) == self.closed.count("tls") + self.closed.count("abuse")
 
     async def _main(self) -> None:
         config = Config(
             hostname="mx.example",
             ssl_context=self.contexts[0] if self.case.tls else None,
             implicit_tls=self.case.tls == "implicit",
+            max_errors=1,
         )
         server = SMTPServer(self.app, config)
         doorway = Doorway()
@@ -318,7 +246,7 @@ class Scene:
             await self._greet(client)
             if self.case.tls == "STARTTLS":
                 assert (await client.starttls(self.contexts[1], "localhost")).code == 220
-            for turn in turns(pipelined=self.case.pipelined):
+            for turn in turns(self.case.last, pipelined=self.case.pipelined):
                 await self._take_turn(client, turn)
                 assert (await other.command("NOOP")).code == 250
         except (trio.EndOfChannel, trio.BrokenResourceError):
@@ -350,14 +278,9 @@ class Scene:
         assert stats.messages_accepted + stats.messages_refused + stats.messages_incomplete == self.begun
         assert (stats.connections_accepted, stats.connections_open) == (2, 1)
         (reason,) = self.closed
-        assert reason in ("lost", "quit", "tls")
+        assert reason in ("lost", "abuse" if self.case.abuse else "quit", "tls")
         assert stats.tls_failures == (reason == "tls")
         assert self.connected == (1 if reason == "tls" and self.case.tls == "implicit" else 2)
-
-
-def _descriptors() -> int:
-    listing = Path("/proc/self/fd")
-    return len(list(listing.iterdir())) if listing.is_dir() else 0
 
 
 def every_call(
@@ -372,7 +295,7 @@ def every_call(
             scenes.append(scene)
             if not scene.plan.reached:
                 assert scene.acknowledged == scene.stored == GOOD
-                assert scene.closed == ["quit", "quit"]
+                assert scene.closed == ["abuse" if case.abuse else "quit", "quit"]
                 break
             assert n < 2000
     return scenes
@@ -389,6 +312,9 @@ CASES = [
     Case(sockets=unix_sockets, narrow=50, outbox=False, pipelined=True),
     Case(on_close=False),
     Case(on_close=False, outbox=False, pipelined=True),
+    Case(abuse=True),
+    Case(abuse=True, outbox=False, on_close=False),
+    Case(abuse=True, tls="STARTTLS"),
     Case(tls="STARTTLS"),
     Case(tls="STARTTLS", pipelined=True),
     Case(tls="implicit"),
@@ -419,7 +345,11 @@ def test_every_error(method: str, error: int, contexts: tuple[ssl.SSLContext, ss
 
 
 @pytest.mark.parametrize("method", ["shutdown", "close", "getpeername", "getsockname"])
-@pytest.mark.parametrize("case", [Case(), Case(outbox=False), Case(on_close=False), Case(tls="STARTTLS")], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [Case(), Case(outbox=False), Case(on_close=False), Case(tls="STARTTLS"), Case(abuse=True, on_close=False)],
+    ids=str,
+)
 def test_what_only_begins_and_ends_a_connection_fails(
     case: Case, method: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
@@ -427,4 +357,47 @@ def test_what_only_begins_and_ends_a_connection_fails(
     assert len(scenes) >= 4
     for scene in scenes:
         assert scene.acknowledged == scene.stored == GOOD
-        assert scene.closed == ["quit", "quit"]
+        assert scene.closed == ["abuse" if case.abuse else "quit", "quit"]
+
+
+# Connections that are refused
+
+
+async def refuse_one(plan: Plan, *, outbox: bool) -> None:
+    """A connection over the limit is refused while its socket fails as planned; another one goes on."""
+    server = SMTPServer(App(), Config(hostname="mx.example", max_connections=1))
+    doorway = Doorway()
+    with Outbox().at_work() as at_work, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve_listeners, [doorway])
+            sockets: list[socket.socket] = []
+            clients: list[Client] = []
+            for each in (Plan("", 0, 0, lasting=False), plan):
+                ours, theirs = tcp_sockets()
+                sockets.append(PlannedSocket(theirs, each))
+                clients.append(Client(SocketTransport(ours)))
+                doorway.enter(SocketTransport(sockets[-1], at_work if outbox else None))
+                with suppress(trio.EndOfChannel, trio.BrokenResourceError):
+                    assert (await clients[-1].read_reply()).code == (220 if len(clients) == 1 else 421)
+            await trio.aclose_forcefully(clients[1].stream)
+            while sockets[1].fileno() >= 0:
+                assert (await clients[0].command("NOOP")).code == 250
+            assert server.stats.connections_refused == 1
+            assert (await clients[0].quit()).code == 221
+            await trio.aclose_forcefully(clients[0].stream)
+            server.drain()
+
+
+@pytest.mark.parametrize("outbox", [True, False], ids=["outbox", "send_all"])
+@pytest.mark.parametrize("method", ["send", "recv", "shutdown", "close", "getpeername", "getsockname"])
+def test_a_refusal_fails(method: str, outbox: bool) -> None:
+    for error in ERRORS:
+        for n in itertools.count(1):
+            plan = Plan(method, n, error, lasting=False)
+            before = descriptors()
+            with watched_log():
+                trio.run(partial(refuse_one, plan, outbox=outbox))
+            assert descriptors() == before
+            if not plan.reached:
+                break
+        assert n > 1
