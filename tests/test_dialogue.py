@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from trio_smtp import App, AuthContext, DataContext, Envelope, MailFromContext, RcptToContext, Reply, SMTPServer
+from trio_smtp import (
+    App,
+    AuthContext,
+    Config,
+    DataContext,
+    Envelope,
+    MailFromContext,
+    RcptToContext,
+    Reply,
+    Session,
+    SMTPServer,
+)
+from trio_smtp.dialogue.converse import converse
+from trio_smtp.dialogue.dialogue import Dialogue
+from trio_smtp.dialogue.service import Service
+from trio_smtp.dialogue.steps import NEED_LINE, NEED_MORE, Leave
+from trio_smtp.protocol.machine import State
 from trio_smtp.testing import Client, open_client
 
 from .support import BODY, LARGE, logged, mail_app, send, start_transaction, status
@@ -317,3 +334,18 @@ async def test_an_envelope_kept_by_a_handler_stays_as_it_was() -> None:
     senders = [envelope.mail_from.address for envelope in kept if envelope.mail_from is not None]
     assert senders == ["a@example.org", "c@example.org"]
     assert [len(envelope.rcpt_to) for envelope in kept] == [1, 2]
+
+
+def test_a_dialogue_needs_no_event_loop() -> None:
+    """The driver feeds it octets, and sends what it has said when it needs more."""
+    app, _ = mail_app()
+    dialogue = Dialogue(Service(app, Config(hostname="mx.example")), Session(), time.monotonic)
+    pending = [b"EHLO x\r\nRS", b"ET\r\nNOOP\r\n", b"QUIT\r\n"]
+    said: list[list[bytes]] = []
+    for step in converse(dialogue):
+        if step is NEED_LINE or isinstance(step, Leave):
+            said.append([line[:4] for line in dialogue.take_output().splitlines() if line[3:4] == b" "])
+        if step is NEED_LINE or step is NEED_MORE:
+            dialogue.feed(pending.pop(0))
+    assert said == [[b"220 "], [b"250 "], [b"250 ", b"250 "], [b"221 "]]
+    assert dialogue.machine.state is State.CLOSED

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_smtp import App, AuthContext, DataContext, RcptToContext
+from trio_smtp import App, AuthContext, DataContext, RcptToContext, SecureContext
 from trio_smtp.testing import Client, open_client
 
 from .support import BODY, LARGE, logged, mail_app, raw_client, send, start_data, start_transaction
@@ -235,6 +235,22 @@ async def test_what_handlers_say_is_one_record_a_line(records: Callable[[], list
         "S: 550-5.7.1 ERROR session=0 forged",
         "S: 550 5.7.1 ?[31m",
     ]
+
+
+async def test_the_line_that_a_refusal_after_starttls_answers_is_shown(
+    records: Callable[[], list[str]], server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
+) -> None:
+    """The handshake has no reply of its own, so the next line is answered with the refusal, whatever the line is."""
+    app, _ = mail_app()
+
+    @app.on_secure
+    async def refuse(ctx: SecureContext) -> None:
+        ctx.reject("Your TLS is too old")
+
+    async with open_client(app, ssl_context=server_ssl_context) as client:
+        await client.starttls(client_ssl_context, "localhost")
+        assert (await client.command("AUTH PLAIN AGEAc2VjcmV0")).code == 550
+    assert dialogue(records())[-2:] == ["C: AUTH PLAIN ***", "S: 550 Your TLS is too old"]
 
 
 # --- one line a connection, one line a message ---

@@ -20,8 +20,7 @@ from trio_smtp import (
     SMTPError,
     StreamConsumed,
 )
-from trio_smtp.connection import sink as sink_module
-from trio_smtp.connection.sink import MessageSink
+from trio_smtp.connection.sink import ChannelPool, MessageSink
 
 Read = Callable[[MessageStream], Awaitable[object]]
 
@@ -282,11 +281,9 @@ async def test_the_channel_of_a_message_at_hand_serves_the_next_and_brings_nothi
     first = MessageSink(None)
     first.hand_over([b"one", b"two", b"three"])
     assert await first.stream.receive() == b"one"
-    channel = first.stream._body.channel
     first.close_stream()  # the rest was not wanted
     second = MessageSink(None)
     second.hand_over([b"four"])
-    assert second.stream._body.channel is channel
     assert await iterate(second.stream) == b"four"
     second.close_stream()
 
@@ -326,22 +323,33 @@ async def test_a_message_at_hand_of_many_chunks_has_a_channel_of_its_own() -> No
     sink = MessageSink(None)
     chunks = [b"%d" % number for number in range(20)]
     sink.hand_over(chunks)
-    channel = sink.stream._body.channel
     assert await iterate(sink.stream) == b"".join(chunks)
     sink.close_stream()
     following = MessageSink(None)
     following.hand_over([b"next"])
-    assert following.stream._body.channel is not channel
+    assert await iterate(following.stream) == b"next"
     following.close_stream()
 
 
-async def test_only_so_many_channels_are_kept() -> None:
-    sinks = [MessageSink(None) for _ in range(40)]
-    for sink in sinks:
-        sink.hand_over([b"x"])
-    for sink in sinks:
-        sink.close_stream()
-    assert len(sink_module._pool._spare) == 16
+def test_a_channel_that_is_given_back_is_empty_and_serves_again() -> None:
+    pool = ChannelPool()
+    channel = pool.take()
+    for chunk in (b"one", b"two"):
+        channel[0].send_nowait(chunk)
+    pool.give_back(channel, 2)
+    assert pool.take() is channel
+    with pytest.raises(trio.WouldBlock):
+        channel[1].receive_nowait()
+    assert pool.take() is not channel
+
+
+def test_only_so_many_channels_are_kept() -> None:
+    pool = ChannelPool()
+    channels = [pool.take() for _ in range(40)]
+    for channel in channels:
+        pool.give_back(channel, 0)
+    again = [pool.take() for _ in range(40)]
+    assert sum(channel in channels for channel in again) == 16
 
 
 @pytest.mark.parametrize("begin", [MessageSink.hand_over, MessageSink.open])

@@ -61,6 +61,14 @@ def test_a_fork_in_the_parent_and_in_the_child(monkeypatch: pytest.MonkeyPatch) 
         blocked.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
         return pid
 
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    real = socket.socketpair
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        pairs.append(real())
+        return pairs[-1]
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
     with System(hangups=True) as system:
         monkeypatch.setattr(os, "fork", lambda: fork(7))
         assert system.fork() == 7
@@ -71,7 +79,7 @@ def test_a_fork_in_the_parent_and_in_the_child(monkeypatch: pytest.MonkeyPatch) 
         os.kill(os.getpid(), signal.SIGTERM)  # neither ends it nor reaches the supervisor
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
-        assert system._writer.fileno() == -1
+        assert [end.fileno() for pair in pairs for end in pair] == [-1, -1]
     assert all(mask >= {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP} for mask in blocked)
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGINT}
 

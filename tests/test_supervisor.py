@@ -46,6 +46,20 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
         end.close()
 
 
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[socket.socket, socket.socket]]:
+    """The supervisor's ends and the workers', in the order in which they were made."""
+    made: list[tuple[socket.socket, socket.socket]] = []
+    make = socket.socketpair
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+    return made
+
+
 def supervisor(system: FakeSystem | None, workers: int = 2, **arguments: Any) -> Supervisor:
     server = SMTPServer(mail_app()[0], Config(drain_timeout=DRAIN_TIMEOUT))
     sockets = [[socket.create_server(("127.0.0.1", 0))] for _ in range(workers)]
@@ -264,7 +278,9 @@ def test_workers_drain_when_the_supervisor_fails(system: FakeSystem, orders: lis
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_worker_keeps_what_is_its_own(system: FakeSystem, number: int) -> None:
+def test_a_worker_keeps_what_is_its_own(
+    system: FakeSystem, number: int, pairs: list[tuple[socket.socket, socket.socket]]
+) -> None:
     """A worker begins: here it is this process that becomes it."""
     served = []
 
@@ -283,8 +299,8 @@ def test_a_worker_keeps_what_is_its_own(system: FakeSystem, number: int) -> None
     assert system.exits == [0]
     assert served == [([(listening.server, listening.sockets[number])], False)]
     assert closed == [each != number for each in range(2)]
-    ends = [place.orders for place in watched._places if place.orders is not None]
-    assert [end.fileno() for end in ends] == [-1] * (number + 1)
+    supervisors = pairs[: number + 1]  # those that follow are trio's
+    assert [ours.fileno() for ours, _ in supervisors] == [-1] * (number + 1)
 
 
 def test_a_worker_that_begins_after_a_hangup_is_told(system: FakeSystem) -> None:

@@ -87,6 +87,8 @@ class Driver:
         seconds: The time.
         reason: Why the session ended; None: it goes on.
         idle: The next line is awaited.
+        steps: The iterator.
+        on_step: Called with each step before it is performed, or None.
     """
 
     def __init__(
@@ -102,9 +104,9 @@ class Driver:
         self.reason: CloseReason | None = None
         self.idle = False
         self.dialogue = Dialogue(service, self.session, lambda: self.seconds)
-        self._steps = converse(self.dialogue)
+        self.steps = converse(self.dialogue)
         self._tls = tls
-        self._on_step = on_step
+        self.on_step = on_step
         self._said: list[bytes] = []
         self._delivery: Delivery | None = None
         self._main = self._run()
@@ -170,7 +172,7 @@ class Driver:
         dialogue = self.dialogue
         self.reason = self.reason or "cancelled"
         self._give_up()
-        self._steps.close()
+        self.steps.close()
         if words is not None and dialogue.machine.state is not State.CLOSED:
             dialogue.say(words)
             self._send()
@@ -180,9 +182,9 @@ class Driver:
             call(chain, CloseContext(self.session, self.reason))
 
     def _perform_steps(self) -> Receiving[None]:
-        for step in self._steps:
-            if self._on_step is not None:
-                self._on_step(step)
+        for step in self.steps:
+            if self.on_step is not None:
+                self.on_step(step)
             if step is NEED_LINE or step is NEED_MORE:
                 self.idle = True
                 yield from self._receive()

@@ -75,7 +75,7 @@ def check_order(steps: Sequence[Step], driver: Driver) -> None:
         assert driver.reason == before.reason
     else:
         assert driver.reason != "quit"
-    assert next(driver._steps, None) is None
+    assert next(driver.steps, None) is None
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -125,7 +125,7 @@ def test_many_replies_are_flushed() -> None:
             flushed.append(step)
 
     driver = driver_of(Talk("", ()))
-    driver._on_step = note
+    driver.on_step = note
     driver.feed(b"EHLO client.example\r\n")
     said = driver.feed(b"NOOP\r\n" * 2 * commands)
     assert len(flushed) == 2
@@ -151,7 +151,7 @@ def stopped_at(talk: Talk, number: int, cut: Cut) -> Driver | None:
         left -= 1
 
     driver = driver_of(talk)
-    driver._on_step = count
+    driver.on_step = count
     try:
         play(talk, driver, cut)
     except Stop:
@@ -165,7 +165,7 @@ def test_a_dialogue_may_be_closed_at_any_step(talk: Talk, cut: Cut) -> None:
     number = 0
     while (driver := stopped_at(talk, number, cut)) is not None:
         number += 1
-        session, steps = driver.session, driver._steps
+        session, steps = driver.session, driver.steps
         assert driver.reason == "cancelled"
         assert session.authenticated or session.auth_mechanism is None
         steps.close()
@@ -208,7 +208,7 @@ def test_what_arrives_with_starttls_is_thrown_away() -> None:
             assert driver.dialogue.framer.pending == 0
             assert driver.session.host_name_appears_as is None
 
-    driver._on_step = look
+    driver.on_step = look
     said = driver.feed(b"EHLO c\r\nSTARTTLS\r\nEHLO evil.example\r\nMAIL FROM:<evil@example.org>\r\nRCPT")
     assert said.endswith(b"220 2.0.0 Ready to start TLS\r\n")
     assert driver.session.host_name_appears_as is None

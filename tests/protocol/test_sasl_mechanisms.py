@@ -29,8 +29,8 @@ from trio_smtp import (
     SMTPError,
     XClientCredentials,
 )
-from trio_smtp.protocol import scram
 from trio_smtp.protocol.sasl import MECHANISMS, AuthenticationFailed, SecretNeeded
+from trio_smtp.protocol.scram import Pretence, scram_with
 
 #: The token of RFC 7628's examples.
 TOKEN = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="
@@ -56,10 +56,11 @@ def exchange(
     secret: ScramSecret | None = None,
     context: SASLContext = HOST,
     into: Exchanged | None = None,
+    pretence: Pretence | None = None,
 ) -> Exchanged:
     """Answer each challenge, or what answers it, in turn; the mechanism must ask exactly so often."""
     result = into or Exchanged()
-    steps = MECHANISMS[name].start(context)
+    steps = MECHANISMS[name].start(context) if pretence is None else scram_with(pretence, name, context)
     remaining = list(answers)
     try:
         step = next(steps)
@@ -389,11 +390,6 @@ def test_whatever_a_client_says_is_an_answer_or_a_refusal(name: str, answers: li
 # SCRAM
 
 
-@pytest.fixture(autouse=True)
-def nothing_seen_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scram, "_usual", {})
-
-
 @pytest.mark.parametrize("name", SCRAM)
 @pytest.mark.parametrize("username", ["user", "a,b=c", "\xfcnal"])
 def test_scram_lets_in_whoever_has_the_password(name: str, username: str) -> None:
@@ -408,13 +404,13 @@ def test_scram_lets_in_whoever_has_the_password(name: str, username: str) -> Non
 
 
 def refused(
-    name: str, username: str, secret: ScramSecret | None, context: SASLContext = HOST
+    name: str, username: str, secret: ScramSecret | None, pretence: Pretence, context: SASLContext = HOST
 ) -> tuple[bytes, int, str]:
     """The salt and iterations of a challenge, and the text of the refusal of a wrong password."""
     client = ScramClient(name, username, "wrong")
     result = Exchanged()
     with pytest.raises(AuthenticationFailed) as caught:
-        exchange(name, client.first(), client.final, secret=secret, context=context, into=result)
+        exchange(name, client.first(), client.final, secret=secret, context=context, into=result, pretence=pretence)
     assert len(result.challenges) == 2
     assert len(result.challenges[1]) == len(f"r={'n' * 24}{'n' * 64},s={base64.b64encode(client.salt).decode()},i=4096")
     return client.salt, client.iterations, str(caught.value)
@@ -422,22 +418,24 @@ def refused(
 
 @pytest.mark.parametrize("name", SCRAM)
 def test_an_unknown_user_looks_like_a_wrong_password(name: str) -> None:
-    salt, iterations, text = refused(name, "known", ScramSecret.from_password("pencil", name))
-    pretended, pretended_iterations, pretended_text = refused(name, "unknown", None)
+    pretence = Pretence()
+    salt, iterations, text = refused(name, "known", ScramSecret.from_password("pencil", name), pretence)
+    pretended, pretended_iterations, pretended_text = refused(name, "unknown", None, pretence)
     assert (len(pretended), pretended_iterations, pretended_text) == (len(salt), iterations, text)
-    assert refused(name, "unknown", None)[0] == pretended, "the same user has the same salt again"
-    assert refused(name, "another", None)[0] != pretended
+    assert refused(name, "unknown", None, pretence)[0] == pretended, "the same user has the same salt again"
+    assert refused(name, "another", None, pretence)[0] != pretended
+    assert refused(name, "unknown", None, Pretence())[0] != pretended, "and nobody can compute it"
 
 
 def test_an_unknown_user_looks_like_those_who_were_seen() -> None:
-    name = "SCRAM-SHA-256"
-    before, _, _ = refused(name, "unknown", None)
+    name, pretence = "SCRAM-SHA-256", Pretence()
+    before, _, _ = refused(name, "unknown", None, pretence)
     assert len(before) == 32
     seen = ScramSecret.from_password("pencil", name, iterations=9999, salt=b"sixteen octets..")
-    assert refused(name, "known", seen)[:2] == (b"sixteen octets..", 9999)
-    salt, iterations, _ = refused(name, "unknown", None)
+    assert refused(name, "known", seen, pretence)[:2] == (b"sixteen octets..", 9999)
+    salt, iterations, _ = refused(name, "unknown", None, pretence)
     assert (len(salt), iterations) == (16, 9999)
-    assert refused("SCRAM-SHA-512", "unknown", None)[1] == 4096, "mechanisms differ"
+    assert refused("SCRAM-SHA-512", "unknown", None, pretence)[1] == 4096, "mechanisms differ"
 
 
 def test_the_secret_of_another_mechanism_is_none() -> None:
@@ -448,12 +446,17 @@ def test_the_secret_of_another_mechanism_is_none() -> None:
         )
 
 
-def test_nobody_logs_in_as_a_user_who_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_logs_in_as_a_user_who_is_unknown() -> None:
     """Not even who has the secret that is made up for one."""
-    monkeypatch.setattr(scram, "_pretended_secret", lambda *_: ScramSecret.from_password("pencil"))
+
+    class Guessed(Pretence):
+        def secret_of(self, username: str, mechanism: str) -> ScramSecret:
+            return ScramSecret.from_password("pencil")
+
     client = ScramClient("SCRAM-SHA-256", "nobody", "pencil")
     with pytest.raises(AuthenticationFailed):
-        exchange("SCRAM-SHA-256", client.first(), client.final)
+        exchange("SCRAM-SHA-256", client.first(), client.final, pretence=Guessed())
+    assert client.salt, "it went as far as the proof"
 
 
 # SCRAM with channel binding

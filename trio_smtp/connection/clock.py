@@ -158,9 +158,12 @@ class Clock:
         self.activity = activity
 
     def expire(self, now: float) -> None:
-        """Cancel when the time of what is awaited is over; called by the watch."""
+        """Cancel when the time of what is awaited is over; called by the watch.
+
+        When the session is over too, that is the cause, as if its deadline had been found first.
+        """
         if self._expires <= now:
-            self._cancel(self.activity.overdue)
+            self._cancel(self.activity.overdue if now < self._end else self._deadline_cause)
 
     def give_up_sending(self) -> None:
         """Cancel: the client does not read its replies, whatever else is awaited."""
@@ -242,7 +245,7 @@ class Reader:
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> bool:
         handled = self._scope.__exit__(kind, exc, traceback)
         if self._scope.cancelled_caught:
             self.cause = self._clock.cause

@@ -114,8 +114,11 @@ def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Non
         for directory in [root] if per_recipient else [root / "tmp", root / "new"]:
             # Readers of a Maildir ignore names that begin with a dot.
             probe = directory / f".{_unique_part()}"
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            probe.unlink()
+            file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                probe.unlink()
+            finally:
+                os.close(file)
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         raise OSError(error.errno, f"cannot use the Maildir {str(root)!r}: {cause}") from error

@@ -211,12 +211,16 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         self._eof_sent = True
 
     def close(self) -> None:
-        """Close at once. What `send_soon` was given is sent as far as the socket takes it; the rest is lost."""
+        """Close at once. What `send_soon` was given is sent as far as the socket takes it; the rest is lost.
+
+        An error of the system is not raised: the descriptor is closed whatever the error.
+        """
         if self.socket.fileno() >= 0:
             self.push()
             self._waiting = b""
             trio.lowlevel.notify_closing(self.socket)
-            self.socket.close()
+            with suppress(OSError):
+                self.socket.close()
 
     async def aclose(self) -> None:
         """See `trio.abc.AsyncResource`."""

@@ -20,23 +20,38 @@ from .errors import ProtocolError
 from .exchange import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
 from .extras import scramp as library
 
-__all__ = ["channel_binding", "library", "make_secret", "scram"]
+__all__ = ["Pretence", "channel_binding", "library", "make_secret", "scram", "scram_with"]
 
 _CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!-+.-~-]+.*", re.DOTALL)
 #: Errors of scramp for a wrong proof or channel binding, as opposed to malformed messages.
 _FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
 _NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
-# An unknown user's salt is derived from this key: it looks like any other, and is the same at each attempt.
-_PRETENCE = secrets.token_bytes(32)
-# Octets of salt and iterations of the last known user's secret, by mechanism; the pretended secrets have the same.
-_usual: dict[str, tuple[int, int]] = {}
 
 
-def _pretended_secret(username: str, mechanism: str) -> ScramSecret:
-    octets, iterations = _usual.get(mechanism, (SALT_SIZE, USUAL_ITERATIONS))
-    salt = hashlib.shake_256(b"%b %b %b" % (_PRETENCE, mechanism.encode(), username.encode())).digest(octets)
-    size = DIGEST_SIZES[mechanism]
-    return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size), iterations)
+class Pretence:
+    """Makes up secrets for users who are unknown: an exchange with one looks like any other, until its proof fails."""
+
+    __slots__ = ("_key", "_usual")
+
+    def __init__(self) -> None:
+        # A salt is derived from this key: it looks like any other, and is the same at each attempt.
+        self._key = secrets.token_bytes(32)
+        # Octets of salt and iterations of the last known user's secret, by mechanism.
+        self._usual: dict[str, tuple[int, int]] = {}
+
+    def note(self, secret: ScramSecret) -> None:
+        """A known user has this secret: those that are made up will be like it."""
+        self._usual[secret.mechanism] = len(secret.salt), secret.iterations
+
+    def secret_of(self, username: str, mechanism: str) -> ScramSecret:
+        """Make up the secret of an unknown user."""
+        octets, iterations = self._usual.get(mechanism, (SALT_SIZE, USUAL_ITERATIONS))
+        salt = hashlib.shake_256(b"%b %b %b" % (self._key, mechanism.encode(), username.encode())).digest(octets)
+        size = DIGEST_SIZES[mechanism]
+        return ScramSecret(mechanism, salt, secrets.token_bytes(size), secrets.token_bytes(size), iterations)
+
+
+_PRETENCE = Pretence()
 
 
 @lru_cache(maxsize=64)
@@ -57,10 +72,20 @@ def channel_binding(certificate: bytes) -> tuple[str, str] | None:
 
 
 def scram(name: str, context: SASLContext) -> Exchange:
+    """See `scram_with`; all servers of a process share one `Pretence`."""
+    return scram_with(_PRETENCE, name, context)
+
+
+def scram_with(pretence: Pretence, name: str, context: SASLContext) -> Exchange:
     """One exchange: client-first, server-first, client-final, server-final.
 
     The server's final message goes out as a challenge that the client answers with nothing (RFC 4954 section 4
     knows no data in a 235).
+
+    Args:
+        pretence: Makes up the secrets of unknown users.
+        name: The mechanism.
+        context: Of the session.
     """
     scramp = library()
     mechanism = name.removesuffix("-PLUS")
@@ -77,9 +102,9 @@ def scram(name: str, context: SASLContext) -> Exchange:
     found: ScramSecret | None = yield SecretNeeded(username)
     if found is not None and found.mechanism == mechanism:
         secret, known = found, True
-        _usual[mechanism] = len(found.salt), found.iterations
+        pretence.note(found)
     else:
-        secret, known = _pretended_secret(username, mechanism), False
+        secret, known = pretence.secret_of(username, mechanism), False
 
     def look_up(_: str) -> tuple[bytes, bytes, bytes, int]:
         return secret.salt, secret.stored_key, secret.server_key, secret.iterations
