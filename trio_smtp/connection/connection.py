@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 from typing import Any, final
 
 import trio
@@ -118,10 +117,12 @@ class Connection:
         clock, words = self._clock, None
         watch.begin(self._wire)
         try:
-            # Closing the dialogue runs what a SASL mechanism has in its `finally`, which may raise anything.
-            with closing(self._steps), clock.scope:
-                await open_connection(self._wire, clock, self._dialogue, self._place)
-                await self._drive()
+            with clock.scope:
+                try:
+                    await open_connection(self._wire, clock, self._dialogue, self._place)
+                    await self._drive()
+                finally:
+                    self._steps.close()  # runs what a SASL mechanism has in its `finally`, which may raise anything
             if clock.scope.cancelled_caught:
                 words = self._interrupted(clock.cause)
         except EndSession as end:
@@ -198,9 +199,9 @@ class Connection:
         await self._wire.flush()
         step.info = await shake_hands(self._wire, self._clock, self._dialogue, HANDSHAKE)
 
-    async def _leave(self, step: Leave) -> None:
+    def _leave(self, step: Leave) -> Awaitable[None]:
         self._reason = step.reason
-        await leave(self._wire, self._clock, self.session.id)
+        return leave(self._wire, self._clock, self.session.id)
 
     def _message(self, step: Message) -> Awaitable[None]:
         # The 354 leaves first: a client that is gone before has not begun a message.

@@ -24,54 +24,64 @@ class Places:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._taken = 0
+        # Connections by host; not counted where no limit asks.
         self._hosts: Counter[str] = Counter()
+        self._most = config.max_connections_per_host
 
     def take(self, address: str | None) -> Place | Reply:
         """Take a place for a connection from this address; returns a refusal where there is none."""
-        config, host = self._config, host_key(address)
-        if self._taken >= config.max_connections:
+        if self._taken >= self._config.max_connections:
             return _FULL
+        full = self._most is not None and self._hosts[host_key(address)] >= self._most
         # A proxy's own address does not count: its header names another, for which the place is taken then (`move`).
-        if not self._has_room(host, self._hosts[host]) and not trusts(config.proxy_protocol, address):
+        if full and not trusts(self._config.proxy_protocol, address):
             return FULL_FOR_HOST
-        return Place(self, host)
+        return Place(self, address)
 
     def take_anyway(self, address: str | None) -> Place:
         """Take a place, whatever the limits."""
-        return Place(self, host_key(address))
+        return Place(self, address)
 
-    def _has_room(self, host: str, others: int) -> bool:
-        most = self._config.max_connections_per_host
-        return most is None or not host or others < most  # a Unix or in-memory stream comes from nowhere
-
-    def enter(self, host: str) -> bool:
-        """Count one more of this host; False: there are too many of it now."""
+    def enter(self, host: str | None) -> bool:
+        """Count one connection more, of this host; False: the host has too many now."""
         self._taken += 1
+        if self._most is None or not host:  # a Unix or in-memory stream comes from nowhere
+            return True
         self._hosts[host] += 1
-        return self._has_room(host, self._hosts[host] - 1)
+        return self._hosts[host] <= self._most
 
-    def leave(self, host: str) -> None:
-        """Count one less of this host."""
+    def leave(self, host: str | None) -> None:
+        """Count one connection less."""
         self._taken -= 1
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+        if self._most is not None and host:
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    def host_of(self, address: str | None) -> str | None:
+        """What counts as the address's host; None where hosts are not counted."""
+        return None if self._most is None else host_key(address)
 
 
 class Place:
-    """One connection's place."""
+    """One connection's place.
+
+    Args:
+        places: Counts it.
+        address: Where the connection comes from.
+    """
 
     __slots__ = ("_host", "_places")
 
-    def __init__(self, places: Places, host: str) -> None:
+    def __init__(self, places: Places, address: str | None) -> None:
         self._places = places
-        self._host = host
-        places.enter(host)
+        self._host = places.host_of(address)
+        places.enter(self._host)
 
     def move(self, address: str | None) -> bool:
         """Count the connection for the host that its PROXY header names; False: that one has too many."""
         self._places.leave(self._host)
-        self._host = host_key(address)
+        self._host = self._places.host_of(address)
         return self._places.enter(self._host)
 
     def leave(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
+from typing import NamedTuple
 
-import attrs
 import trio
 
 from .transport import SocketTransport
@@ -14,8 +14,7 @@ __all__ = ["Endpoints", "PlacedStream", "endpoints_of"]
 _IP = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
-@attrs.frozen
-class Endpoints:
+class Endpoints(NamedTuple):
     """Where a connection comes from, and where it came in.
 
     Attributes:

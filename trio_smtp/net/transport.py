@@ -219,8 +219,10 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             self.push()
             self._waiting = b""
             trio.lowlevel.notify_closing(self.socket)
-            with suppress(OSError):
+            try:
                 self.socket.close()
+            except OSError:
+                return
 
     async def aclose(self) -> None:
         """See `trio.abc.AsyncResource`."""
