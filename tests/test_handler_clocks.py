@@ -17,6 +17,7 @@ from .support import (
     LARGE,
     Stopwatch,
     in_time,
+    logged,
     mail_app,
     note_closes,
     raw_client,
@@ -243,3 +244,27 @@ async def test_on_close_has_half_a_minute(autojump_clock: MockClock, caplog: pyt
         assert (await client.quit()).code == 221
     assert ended == [30]
     assert [r.getMessage() for r in caplog.records if "on_close did not end in time" in r.getMessage()]
+
+
+async def test_a_task_of_on_close_that_fails_when_it_is_cancelled_ends_nothing_else(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = mail_app()
+
+    async def fail_at_the_end() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise RuntimeError("secret")
+
+    @app.on_close
+    async def wait(ctx: CloseContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_at_the_end)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with open_client(app) as client:
+        await client.quit()
+    failed, late = logged(caplog)
+    assert failed.endswith(" on_close handler failed")
+    assert "on_close did not end in time" in late

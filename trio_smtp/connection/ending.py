@@ -8,10 +8,11 @@ from contextlib import suppress
 
 import trio
 
-from trio_smtp.app.application import Chain
+from trio_smtp.app.application import Chain, Phase
 from trio_smtp.app.contexts import CloseContext, CloseReason
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
 from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.outcomes import rest_of
 from trio_smtp.dialogue.steps import EndSession
 from trio_smtp.net.closing import LINGER_SECONDS, linger
 from trio_smtp.protocol.replies import Reply
@@ -102,6 +103,9 @@ async def _say_last(wire: Wire, dialogue: Dialogue, limit: trio.CancelScope) -> 
 async def run_close_handlers(dialogue: Dialogue, chain: Chain, reason: CloseReason) -> None:
     """Run `on_close`, for so long at most; the caller shields that."""
     with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
-        await chain(CloseContext(dialogue.session, reason))
+        try:
+            await chain(CloseContext(dialogue.session, reason))
+        except BaseExceptionGroup as group:  # a handler's own nursery: its tasks failed while they were cancelled
+            raise rest_of(group, Phase.CLOSE.value, dialogue.session) from None
     if limit.cancelled_caught:
         dialogue.log.event(logging.ERROR, "on_close did not end in time")
