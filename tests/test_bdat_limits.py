@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -61,6 +63,22 @@ async def test_silence_while_octets_are_swallowed(autojump_clock: trio.testing.M
         before = trio.current_time()
         assert status(await client.read_reply()) == (421, "4.4.2")
         assert 40 <= trio.current_time() - before <= 41
+
+
+async def test_a_client_that_vanishes_inside_a_refused_chunk_leaves_nothing_for_the_collector() -> None:
+    app, _ = mail_app()
+    gc.collect()
+    gc.disable()
+    try:
+        async with open_client(app) as client:
+            session = weakref.ref(client.session)
+            await client.ehlo()
+            await client.send_bytes(b"BDAT 10\r\nhalf")
+            await client.aclose()
+        del client
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 async def test_patience_ends_though_a_refused_message_came_fast(autojump_clock: trio.testing.MockClock) -> None:

@@ -87,8 +87,8 @@ def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
     """One BDAT command. Whatever its reply, its octets are read first: they are no commands."""
     refusal = _refusal(dialogue)
     if refusal is not None:
-        yield from _drop(dialogue, command)
         try:
+            yield from _drop(dialogue, command)
             raise refusal
         finally:
             del refusal  # its traceback holds this frame, which would hold it: a cycle
