@@ -16,6 +16,7 @@ from trio_smtp import (
     CallNext,
     CloseContext,
     Config,
+    HeloContext,
     MailFromContext,
     Mechanism,
     SASLContext,
@@ -24,7 +25,7 @@ from trio_smtp import (
 from trio_smtp.protocol.sasl import Exchange
 from trio_smtp.testing import Client, MemoryListener, open_client
 
-from .support import BODY, closed, crashes, logged, mail_app, note_closes, send, start_data, start_transaction
+from .support import BODY, closed, crashes, logged, mail_app, note_closes, says, send, start_data, start_transaction
 
 SECRET = "the words of the exception"
 
@@ -264,6 +265,23 @@ async def test_a_client_that_is_gone_when_it_is_spoken_to(moment: str, caplog: p
     assert crashes(caplog) == []
     assert taken == []
     assert server.stats.messages_incomplete == 0  # none has begun
+
+
+async def test_a_clients_time_is_over_though_it_was_a_handler_that_used_it(autojump_clock: MockClock) -> None:
+    app, _ = mail_app()
+
+    @app.on_helo
+    async def slow(ctx: HeloContext) -> None:
+        await trio.sleep(5)
+
+    async with open_client(app, command_timeout=10) as client:
+        for _ in range(13):
+            assert (await client.command("NOOP")).code == 250
+            await trio.sleep(9)
+        await client.send_bytes(b"NOOP\r\nEHLO client.example\r\n")  # answered from 117 to 122 seconds
+        assert (await client.read_reply()).code == 250
+        assert (await client.read_reply()).code == 250
+        assert await says(client, 421, "4.4.2", "No message for too long")
 
 
 async def test_a_client_that_is_gone_when_its_time_is_over_was_lost(

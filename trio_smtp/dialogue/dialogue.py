@@ -164,8 +164,8 @@ class Dialogue:
         """
         if self.draining:
             self.check_drain()
-        # Replies were written when their commands came, so `since` is about now, and nobody has to ask the clock.
-        if self.output.since > self.budget.patience_ends and self._out_of_patience():
+        # Not `output.since`: handlers, and a TLS handshake, may have taken long after the oldest reply was written.
+        if self.now() > self.budget.patience_ends and self._out_of_patience():
             yield FLUSH  # a client that is gone ends the session as lost
             self.log.event(logging.WARNING, "no message for too long")
             raise EndSession("timeout", _NO_MESSAGE)
