@@ -112,12 +112,14 @@ class Driver:
         self._main = self._run()
         if service.config.implicit_tls and tls is not None:
             self.dialogue.secured(tls)
-        self._go_on()
+        next(self._main, None)
 
     # The client's side
 
     def take(self) -> bytes:
         """What was said since the last call."""
+        if not self._said:
+            return b""
         said = b"".join(self._said)
         self._said.clear()
         return said
@@ -126,7 +128,7 @@ class Driver:
         """Let octets arrive; returns what is said. Octets behind the end of the session are lost."""
         if self.reason is None and octets:
             self.dialogue.feed(octets)
-            self._go_on()
+            next(self._main, None)
         return self.take()
 
     def leave(self) -> bytes:
@@ -147,9 +149,6 @@ class Driver:
     def close(self) -> None:
         """Cancel: end the session at the step it is at, without a word."""
         self._main.close()
-
-    def _go_on(self) -> None:
-        next(self._main, None)
 
     def _interrupt(self, end: EndSession) -> bytes:
         if self.reason is None:

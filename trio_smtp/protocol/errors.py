@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from .replies import Reply
 from .verbs import Verb
 
 __all__ = ["ParserCrashed", "ProtocolError", "SMTPError"]
+
+
+@lru_cache(maxsize=256, typed=True)
+def _reply(code: int, message: str, enhanced: str | None) -> Reply:
+    """Most refusals say the same again and again: their texts are cleaned and encoded once."""
+    return Reply(code, message, enhanced)
 
 
 class SMTPError(Exception):
@@ -28,7 +35,7 @@ class SMTPError(Exception):
     """
 
     def __init__(self, message: str | Iterable[str], code: int = 550, enhanced: str | None = None) -> None:
-        reply = Reply(code, message, enhanced)
+        reply = _reply(code, message, enhanced) if isinstance(message, str) else Reply(code, message, enhanced)
         if code < 400:
             raise ValueError(f"code must be a 4xx or 5xx reply code, not {code}")
         super().__init__(f"{code} {enhanced} {reply.text}" if enhanced else f"{code} {reply.text}")
