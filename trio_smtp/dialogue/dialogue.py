@@ -28,7 +28,8 @@ from .steps import FLUSH, NEED_LINE, NEED_MORE, EndSession, Steps
 
 __all__ = ["DRAINING", "Chunks", "Dialogue"]
 
-_HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]")
+# Seldom used: re compiles the pattern when it is, and keeps it.
+_HTTP = rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|TRACE|CONNECT|PRI) [^\r\n]* HTTP/[0-9]"
 _HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 #: Their replies never have an enhanced status code (RFC 2034 section 4).
 _WITHOUT_STATUS = _HELLO | {Verb.GREETING}
@@ -251,7 +252,7 @@ class Dialogue:
             EndSession: It was one fault too many, or what follows cannot be trusted.
         """
         config, log = self.service.config, self.log
-        if first is not None and _HTTP.match(first):
+        if first is not None and re.match(_HTTP, first):
             log.event(logging.WARNING, "an HTTP request")
             raise EndSession("abuse", _NOT_HTTP)
         if exc.close:

@@ -11,15 +11,14 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
-import attrs
 import trio
 
 __all__ = ["UnixFile", "open_unix_listener"]
 
 
-@attrs.frozen
-class UnixFile:
+class UnixFile(NamedTuple):
     """The file of a Unix socket, as it was made.
 
     Attributes:
