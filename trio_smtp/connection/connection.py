@@ -166,7 +166,9 @@ class Connection:
     async def _end(self, words: Reply | None) -> None:
         dialogue, wire = self._dialogue, self._wire
         if dialogue.machine.state is State.CLOSED:
-            words = None  # they have been said: the time of a message given up by QUIT was over
+            # The client was told already: QUIT was answered, and then the handlers of the message that it gave up had
+            # used up their time.
+            words = None
         dialogue.close()
         # The client may have shut down only its sending half: it can still read replies that are waiting.
         owed = self._reason == "lost" and wire.unsent

@@ -66,7 +66,7 @@ class Chunks:
         """The message was refused before its last chunk."""
         self.refusal = reply
 
-    def slower_than(self, rate: float, now: float) -> bool:
+    def too_slow(self, rate: float, now: float) -> bool:
         """A refused message, or one that came with fewer octets a second, the pauses between its chunks included."""
         return self.refusal is not None or self._octets < rate * (now - self._began)
 
@@ -195,7 +195,7 @@ class Dialogue:
 
     def _out_of_patience(self) -> bool:
         """A client that talks and talks has had its time: it sends no message, or an octet of one now and then."""
-        return self.chunks is None or self.chunks.slower_than(self.service.config.min_data_rate, self.now())
+        return self.chunks is None or self.chunks.too_slow(self.service.config.min_data_rate, self.now())
 
     # Commands and replies
 
