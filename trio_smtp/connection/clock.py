@@ -71,9 +71,9 @@ class Activity:
     __slots__ = ("idle", "overdue", "silent")
 
     def __init__(self, overdue: Cause, *, silent: bool = False, idle: bool = False) -> None:
-        self.overdue = overdue
-        self.silent = silent
-        self.idle = idle
+        self.overdue: Cause = overdue
+        self.silent: bool = silent
+        self.idle: bool = idle
 
 
 #: A command line.
@@ -115,7 +115,7 @@ class Clock:
     __slots__ = ("_cause", "_deadline_cause", "_draining", "_end", "_expires", "_whole", "activity", "now", "scope")
 
     def __init__(self, now: Callable[[], float], end: float) -> None:
-        self.now = now
+        self.now: Callable[[], float] = now
         self.activity: Activity = PAUSE  # until the connection's task has begun
         self._end = end
         self._expires = math.inf

@@ -86,7 +86,7 @@ class Connection:
     def __init__(self, service: Service, stream: trio.abc.Stream, session: Session, place: Place) -> None:
         config = service.config
         now = trio.lowlevel.current_clock().current_time
-        self.session = session
+        self.session: Session = session
         self._place = place
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))

@@ -71,10 +71,6 @@ class BodyReceiver:
         self._seconds = 0.0
         self._octets = 0
 
-    async def flush(self) -> None:
-        """Send the replies that wait."""
-        await self._wire.flush()
-
     async def receive(self) -> int:
         """Receive more of the body; returns how many octets came.
 

@@ -114,9 +114,9 @@ class Dialogue:
     syntax: Syntax
 
     def __init__(self, service: Service, session: Session, now: Callable[[], float]) -> None:
-        self.service = service
-        self.session = session
-        self.now = now
+        self.service: Service = service
+        self.session: Session = session
+        self.now: Callable[[], float] = now
         self.machine: Machine = Machine(lmtp=service.config.lmtp)
         self.log: SessionLog = SessionLog(session, now)
         self.output: Output = Output(session, service.stats, self.log, now)

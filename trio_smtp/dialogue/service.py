@@ -54,7 +54,7 @@ class Service:
     )
 
     def __init__(self, app: App, config: Config) -> None:
-        self.config = config
+        self.config: Config = config
         self.stats: Stats = Stats()
         self.chains: Chains = app.freeze()
         self.capabilities: Capabilities = Capabilities(config, self.chains, app.extensions)

@@ -74,9 +74,9 @@ class Ask:
     reply: Reply
 
     def __init__(self, where: str, context: Context, handlers: Callable[[Any], Awaitable[None]]) -> None:
-        self.where = where
-        self.context = context
-        self.handlers = handlers
+        self.where: str = where
+        self.context: Context = context
+        self.handlers: Callable[[Any], Awaitable[None]] = handlers
 
 
 @final
@@ -98,9 +98,9 @@ class LookUp:
     def __init__(
         self, lookup: Callable[[str, Session], Awaitable[ScramSecret | None]], username: str, session: Session
     ) -> None:
-        self.lookup = lookup
-        self.username = username
-        self.session = session
+        self.lookup: Callable[[str, Session], Awaitable[ScramSecret | None]] = lookup
+        self.username: str = username
+        self.session: Session = session
         self.secret: ScramSecret | None = None
         self.refusal: Reply | None = None
 
@@ -112,7 +112,7 @@ class Pause:
     __slots__ = ("seconds",)
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
 
 
 @final
@@ -149,7 +149,7 @@ class Message:
     began: float
 
     def __init__(self, envelope: Envelope) -> None:
-        self.envelope = envelope
+        self.envelope: Envelope = envelope
         self.reply: Reply | None = None
 
 
@@ -164,7 +164,7 @@ class BeginChunks:
     __slots__ = ("envelope",)
 
     def __init__(self, envelope: Envelope) -> None:
-        self.envelope = envelope
+        self.envelope: Envelope = envelope
 
 
 @final
@@ -187,7 +187,7 @@ class Chunk:
     began: float
 
     def __init__(self, *, last: bool) -> None:
-        self.last = last
+        self.last: bool = last
         self.reply: Reply | None = None
 
 
@@ -202,7 +202,7 @@ class Drop:
     __slots__ = ("most",)
 
     def __init__(self, most: float) -> None:
-        self.most = most
+        self.most: float = most
 
 
 @final
