@@ -23,6 +23,7 @@ from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
 from trio_smtp.net.server_names import note_server_names
+from trio_smtp.net.tls_object import improve
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.networks import canonical
@@ -111,6 +112,7 @@ class SMTPServer:
         if self.config.ssl_context is None:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
         note_server_names(ssl_context)
+        improve(ssl_context)
         self._service.use_tls(ssl_context)
 
     # Serving
