@@ -6,7 +6,7 @@ import trio
 
 from trio_smtp.app.session import TLSInfo
 from trio_smtp.dialogue.dialogue import Dialogue
-from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.log import facts, logger
 from trio_smtp.dialogue.steps import EndSession
 from trio_smtp.net.ciphers import standard_name
 from trio_smtp.net.server_names import hearing_server_name, note_server_names
@@ -69,10 +69,16 @@ def _log_failure(dialogue: Dialogue, handshake: Handshake, *, at_once: bool) -> 
     """
     session = dialogue.session
     if at_once and handshake.nothing_came:
-        logger.info("session=%s peer=%s closed before the TLS handshake", session.id, session.remote_address)
+        extra = facts(session, "closed before the TLS handshake")
+        logger.info(
+            "session=%s peer=%s closed before the TLS handshake", session.id, session.remote_address, extra=extra
+        )
     else:
         why = handshake.error or "the client is gone"
-        logger.warning("session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, why)
+        extra = facts(session, "TLS handshake failed")
+        logger.warning(
+            "session=%s peer=%s TLS handshake failed: %s", session.id, session.remote_address, why, extra=extra
+        )
 
 
 def _describe(stream: trio.SSLStream[trio.abc.Stream]) -> TLSInfo:

@@ -18,6 +18,7 @@ from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
 from trio_smtp.connection.places import Place, Places
 from trio_smtp.connection.watch import Watch
+from trio_smtp.dialogue.log import facts
 from trio_smtp.dialogue.service import Service
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
@@ -283,7 +284,7 @@ class SMTPServer:
             nursery.start_soon(self._new_connection(stream, session, place).run, watch, self._forget)
             return
         self.stats.connections_refused += 1
-        logger.warning("peer=%s refused: %s", session.remote_address, place.text)
+        logger.warning("peer=%s refused: %s", session.remote_address, place.text, extra=facts(session, "refused"))
         nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else place)
         self._refusals += 1
 
