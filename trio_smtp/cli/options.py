@@ -100,6 +100,13 @@ _TLS = (
         choices=("none", "optional", "required"),
     ),
     _Option(
+        "tls_min_version",
+        str,
+        "the oldest version that is let in; one before 1.2 lets old ciphers in as well",
+        default="1.2",
+        choices=("1.0", "1.1", "1.2", "1.3"),
+    ),
+    _Option(
         "tls_self_signed", bool, "make a certificate for localhost that lasts as long as the server", default=False
     ),
 )
