@@ -167,7 +167,7 @@ def test_without_arguments_it_stores_what_its_own_first_message_sends(run: Run, 
     assert lines[0] == f"Storing messages in the Maildir {tmp_path / 'mail'}"
     assert re.fullmatch(r"<you@example\.com> to <me@example\.com>: 29 octets, Queued as \S+", lines[1])
     (message,) = stored(tmp_path / "mail")
-    assert message.startswith(b"Return-Path: <you@example.com>\r\nReceived: ")
+    assert message.startswith(b"Return-Path: <you@example.com>\r\nDelivered-To: me@example.com\r\nReceived: ")
     assert message.endswith(b"\r\nSubject: Hello\r\n\r\nIt works.\r\n")
 
 
