@@ -22,6 +22,11 @@ MESSAGE = b"Subject: test\r\n\r\n.dot\r\n..dots\r\n\xe4\xf6\xfc\r\n"
 LARGE = b"".join(b"%-62d\r\n" % n for n in range(16_384))
 
 
+_FIELDS = re.compile(
+    rb"Return-Path: <[^\r\n]*>\r\n(?:Delivered-To: [^\r\n]*\r\n)+Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+)
+
+
 def files(folder: Path) -> list[Path]:
     """The messages that readers of the Maildir see; nothing may be left in tmp, and cur is theirs."""
     assert sorted(path.name for path in folder.iterdir()) == ["cur", "new", "tmp"]
@@ -30,10 +35,17 @@ def files(folder: Path) -> list[Path]:
 
 
 def body_of(path: Path) -> bytes:
-    """What was sent: the file without the two fields in front of it."""
-    fields = re.match(rb"Return-Path: <[^\r\n]*>\r\nReceived: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*", path.read_bytes())
+    """What was sent: the file without the fields in front of it."""
+    fields = _FIELDS.match(path.read_bytes())
     assert fields is not None
     return path.read_bytes()[fields.end() :]
+
+
+def delivered_to(path: Path) -> list[bytes]:
+    """Whom the file was delivered to."""
+    fields = _FIELDS.match(path.read_bytes())
+    assert fields is not None
+    return re.findall(rb"Delivered-To: ([^\r\n]*)\r\n", fields[0])
 
 
 async def send(client: Client, message: bytes = MESSAGE, *recipients: str) -> Reply:

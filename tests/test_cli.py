@@ -167,7 +167,7 @@ def test_without_arguments_it_stores_what_its_own_first_message_sends(run: Run, 
     assert lines[0] == f"Storing messages in the Maildir {tmp_path / 'mail'}"
     assert re.fullmatch(r"<you@example\.com> to <me@example\.com>: 29 octets, Queued as \S+", lines[1])
     (message,) = stored(tmp_path / "mail")
-    assert message.startswith(b"Return-Path: <you@example.com>\r\nReceived: ")
+    assert message.startswith(b"Return-Path: <you@example.com>\r\nDelivered-To: me@example.com\r\nReceived: ")
     assert message.endswith(b"\r\nSubject: Hello\r\n\r\nIt works.\r\n")
 
 
@@ -536,6 +536,9 @@ def test_options_are_the_fields_of_config() -> None:
         pytest.param(["--mt-priority", "on"], {"mt_priority": True}, id="a switch or a name: on"),
         pytest.param(["--mt-priority", "MIXER"], {"mt_priority": "MIXER"}, id="a switch or a name: a name"),
         pytest.param(["--unix-mode", "0o660"], {"unix_mode": 0o660}, id="octal"),
+        pytest.param(["--unix-mode", "0660"], {"unix_mode": 0o660}, id="octal as chmod has it"),
+        pytest.param(["--unix-mode", "660"], {"unix_mode": 0o660}, id="octal without a zero"),
+        pytest.param(["--unix-mode", "none"], {}, id="no mode"),
         pytest.param(["--bare-newline", "normalize"], {"bare_newline": "normalize"}, id="a choice"),
     ],
 )
@@ -555,6 +558,8 @@ def test_options_become_a_config(arguments: list[str], expected: dict[str, Any])
         pytest.param("mt_priority = 'off'", {}, id="a switch or a name: off"),
         pytest.param("mt_priority = 'MIXER'", {"mt_priority": "MIXER"}, id="a switch or a name: a name"),
         pytest.param("hide_extensions = ['SIZE']", {"hide_extensions": {"SIZE"}}, id="names"),
+        pytest.param("unix_mode = 0o660", {"unix_mode": 0o660}, id="octal, TOML's"),
+        pytest.param("unix_mode = '0660'", {"unix_mode": 0o660}, id="octal, people's"),
     ],
 )
 def test_keys_become_a_config(toml: str, expected: dict[str, Any], tmp_path: Path) -> None:

@@ -113,6 +113,19 @@ def test_paths_are_relative_to_the_file_that_has_them(ca: trustme.CA, ca_file: P
     assert config.ssl_context.sni_callback is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "version"), [("1.0", "TLSv1"), ("1.1", "TLSv1_1"), ("1.2", "TLSv1_2"), ("1.3", "TLSv1_3")]
+)
+def test_the_oldest_version(certificate_files: CertificateFiles, tmp_path: Path, text: str, version: str) -> None:
+    places = {"tls_cert": str(certificate_files.cert), "tls_key": str(certificate_files.key)}
+    file = tmp_path / "smtp.toml"
+    lines = [f'{name} = "{value}"\n' for name, value in {**places, "tls_min_version": text}.items()]
+    file.write_text("[[listen]]\n" + "".join(lines))
+    for configs in (make_configs({**places, "tls_min_version": text}), make_configs({}, str(file))):
+        assert configs[0].ssl_context is not None
+        assert configs[0].ssl_context.minimum_version is ssl.TLSVersion[version]
+
+
 def test_a_switch_that_is_off_is_no_tls() -> None:
     (config,) = make_configs({"tls_self_signed": False})
     assert config.ssl_context is None
@@ -129,7 +142,9 @@ def own_certificate(ca: trustme.CA, tmp_path: Path) -> None:
         (["--tls-sni", "a.example=c.pem:k.pem"], 2, "tls_sni needs tls_cert"),
         (["--tls-client-ca", "ca.pem", "--tls-key", "k.pem"], 2, "tls_key needs tls_cert"),
         (["--tls-client-ca", "ca.pem", "--tls-self-signed"], 2, "tls_client_ca needs tls_cert"),
+        (["--tls-min-version", "1.2"], 2, "tls_min_version needs tls_cert"),
         (["--tls-sni", "nonsense", *(own := ["--tls-cert", "own.pem", "--tls-key", "own.key"])], 2, "'nonsense'"),
+        (["--tls-min-version", "0.9", *own], 2, "tls_min_version must be one of 1.0, 1.1, 1.2, 1.3, not '0.9'"),
         (["--tls-sni", "=own.pem:own.key", *own], 2, "tls_sni must be NAME=CERT:KEY, not '=own.pem:own.key'"),
         (["--tls-sni", "a.example=:own.key", *own], 2, "tls_sni must be NAME=CERT:KEY"),
         (["--tls-sni", "a.example=own.pem:", *own], 2, "tls_sni must be NAME=CERT:KEY"),

@@ -280,10 +280,11 @@ async def test_a_line_a_connection_and_a_line_a_message(
         await client.quit()
         session = client.session.id
     start, size = f"session={session} peer=None", f"size={len(BODY)}"
+    two, text, error = "<b@example.com>,<c@example.com>", 'text="5.7.1 No bounces"', 'error="550 5.7.1 No bounces"'
     assert info(caplog) == [
-        f"{start} message from=<a@example.org> recipients=2 {size} reply=250 seconds=2.000",
-        f"{start} message from=<> recipients=1 {size} reply=550 seconds=2.000",
-        f"{start} helo=client.example connection closed reason=quit transactions=2 seconds=4.000",
+        f"{start} message from=<a@example.org> recipients=2 to={two} {size} reply=250 seconds=2.000",
+        f"{start} message from=<> recipients=1 to=<b@example.com> {size} reply=550 {text} seconds=2.000",
+        f"{start} helo=client.example connection closed reason=quit transactions=2 {error} seconds=4.000",
     ]
     assert logged(caplog) == []
 
@@ -296,7 +297,7 @@ async def test_a_message_that_did_not_arrive_has_its_line_too(caplog: pytest.Log
         await client.send_bytes(b"half")
         await trio.testing.wait_all_tasks_blocked()
     message, connection = info(caplog)
-    assert " message from=<a@example.org> recipients=1 size=4 incomplete seconds=" in message
+    assert " message from=<a@example.org> recipients=1 to=<b@example.com> size=4 incomplete seconds=" in message
     assert " connection closed reason=lost transactions=0 seconds=" in connection
 
 

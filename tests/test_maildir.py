@@ -27,6 +27,7 @@ from .maildir_support import (
     Patch,
     always,
     body_of,
+    delivered_to,
     files,
     is_directory,
     is_file,
@@ -61,7 +62,9 @@ async def test_a_message_is_stored_octet_for_octet(tmp_path: Path) -> None:
     assert path.name == f"{match[1]}.{socket.gethostname()}"
     assert body_of(path) == MESSAGE
     stored = path.read_bytes()
-    assert stored.startswith(b"Return-Path: <a@example.com>\r\nReceived: from client.example ")
+    assert stored.startswith(
+        b"Return-Path: <a@example.com>\r\nDelivered-To: b@example.com\r\nReceived: from client.example "
+    )
     assert b"by mx.example.com with ESMTP id " in stored
     assert b"for <b@example.com>" in stored
 
@@ -86,12 +89,22 @@ async def test_messages_of_any_size_are_whole(tmp_path: Path, message: bytes) ->
     assert body_of(path) == message
 
 
+async def test_all_recipients_are_named(tmp_path: Path) -> None:
+    """The header section need not: Bcc."""
+    async with open_client(App().use(maildir(tmp_path))) as client:
+        await client.ehlo()
+        await send(client, MESSAGE, "b@example.com", "C@Example.ORG", "postmaster", "b@example.com")
+    (path,) = files(tmp_path)
+    assert delivered_to(path) == [b"b@example.com", b"C@Example.ORG", b"postmaster"]
+    assert body_of(path) == MESSAGE
+
+
 async def test_the_null_sender_has_an_empty_return_path(tmp_path: Path) -> None:
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
         await client.send_message("", ["b@example.com"], MESSAGE)
     (path,) = files(tmp_path)
-    assert path.read_bytes().startswith(b"Return-Path: <>\r\nReceived: ")
+    assert path.read_bytes().startswith(b"Return-Path: <>\r\nDelivered-To: b@example.com\r\nReceived: ")
 
 
 async def test_an_address_in_utf_8_stays_as_it_was_sent(tmp_path: Path) -> None:
@@ -113,13 +126,16 @@ async def test_a_handlers_own_address_writes_no_fields_of_its_own(tmp_path: Path
     async def rewrite(ctx: DataContext) -> None:
         evil = "a@example.com>\r\nX-Evil: 1\r\n\r\nbody\0\x7f\udc80"
         ctx.envelope.mail_from = Address(address=evil, local_part="a", domain="example.com")
+        ctx.envelope.rcpt_to.append(ctx.envelope.mail_from)
 
     app.use(maildir(tmp_path))
     async with open_client(app) as client:
         await client.ehlo()
         assert (await send(client)).code == 250
     (path,) = files(tmp_path)
-    assert path.read_bytes().startswith(b"Return-Path: <a@example.com>??X-Evil: 1????body???>\r\nReceived: ")
+    evil = b"a@example.com>??X-Evil: 1????body???"
+    assert path.read_bytes().startswith(b"Return-Path: <%s>\r\n" % evil)
+    assert delivered_to(path) == [b"b@example.com", evil]
     assert body_of(path) == MESSAGE
 
 

@@ -444,6 +444,56 @@ async def test_versions(files: tuple[Path, Path], ca: trustme.CA) -> None:
         await assert_refused(newest, client_with(ca, None, two), name)
 
 
+OLD_VERSIONS = [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1]
+
+
+def old_client(ca: trustme.CA, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = client_with(ca, None)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="is deprecated"):
+        context.minimum_version = version
+    with pytest.warns(DeprecationWarning, match="is deprecated"):
+        context.maximum_version = version
+    return context
+
+
+@pytest.mark.parametrize("version", OLD_VERSIONS)
+@pytest.mark.parametrize("name", [NAME, "mail.example.net"])
+@pytest.mark.parametrize("ciphers", [None, "ECDHE+AES", "ECDHE+AES:@SECLEVEL=0"])
+async def test_old_versions(  # noqa: PLR0917 - fixtures
+    files: tuple[Path, Path], ca: trustme.CA, tmp_path: Path, version: ssl.TLSVersion, name: str, ciphers: str | None
+) -> None:
+    other = write(ca.issue_cert("mail.example.net"), tmp_path, "old")
+    context = create_context(*files, min_version=version, ciphers=ciphers, sni={"mail.example.net": other})
+    async with over_tls(context, old_client(ca, version), name) as client:
+        assert client.session.tls is not None
+        assert client.session.tls.version == version.name.replace("_", ".")
+        assert client.session.servername == name
+    await assert_refused(create_context(*files, sni={"mail.example.net": other}), old_client(ca, version), name)
+
+
+@pytest.mark.parametrize("version", ssl.TLSVersion)
+def test_a_warning_for_old_versions(
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture, version: ssl.TLSVersion
+) -> None:
+    context = create_context(*files, min_version=version)
+    modern = version in {ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.MAXIMUM_SUPPORTED}
+    assert ["min_version lets TLS before 1.2 in" in line for line in caplog.messages] == ([] if modern else [True])
+    assert (context.security_level == 0) is not modern
+
+
+def test_suites(files: tuple[Path, Path]) -> None:
+    context = create_context(*files, sni={"mail.example.net": files})
+    assert {suite["aead"] for suite in context.get_ciphers()} == {True}
+    assert {suite["kea"] for suite in context.get_ciphers()} <= {"kx-ecdhe", "kx-dhe", "kx-any"}
+    own = create_context(*files, ciphers="ECDHE-RSA-AES256-SHA")
+    assert [suite["name"] for suite in own.get_ciphers() if not suite["name"].startswith("TLS_")] == [
+        "ECDHE-RSA-AES256-SHA"
+    ]
+    with pytest.raises(ValueError, match="ciphers: 'FROB' names no usable suite"):
+        create_context(*files, ciphers="FROB")
+
+
 # Tickets
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import binascii
+import logging
 import re
 import ssl
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["certificate_of", "create_context"]
+__all__ = ["MODERN_SUITES", "certificate_of", "create_context"]
+
+logger: logging.Logger = logging.getLogger("trio_smtp")
 
 #: A path to a PEM file.
 _File = str | Path
 _Password = str | bytes | Callable[[], str | bytes]
+
+#: Suites of TLS 1.2 with forward secrecy and authenticated encryption (AEAD), as OpenSSL writes a list of them.
+MODERN_SUITES = "ECDH+AESGCM:ECDH+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!eNULL:!aDSS"
+#: The same, and behind them what clients of TLS 1.0 and 1.1 know.
+_OLD_SUITES = f"{MODERN_SUITES}:ECDH+AES:DHE+AES:RSA+AES:!AESCCM"
+#: Versions that OpenSSL lets in at its usual security level; others need level 0 from OpenSSL 3 on.
+_MODERN = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.MAXIMUM_SUPPORTED)
 
 # OpenSSL loads certificates under these three labels. What a TRUSTED label encloses is more than the certificate.
 _CERTIFICATE = r"(?ms)^-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----(.*?)^-----END \1-----"
@@ -31,6 +42,7 @@ def create_context(
     ca: _File | None = None,
     client_certificates: Literal["none", "optional", "required"] = "none",
     min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    ciphers: str | None = None,
     sni: Mapping[str, tuple[_File, _File | None]] | None = None,
 ) -> ssl.SSLContext:
     """Make a server-side context from PEM files.
@@ -42,7 +54,10 @@ def create_context(
         ca: Certificates (a file, or a directory as OpenSSL has them) that client certificates are checked against.
         client_certificates: Whether clients are asked for a certificate. The handshake fails when a client presents one
             that does not pass the check; with ``"required"`` also when it presents none.
-        min_version: The oldest TLS version to accept.
+        min_version: The oldest TLS version to accept. One before TLS 1.2 lowers OpenSSL's security level to 0, which
+            lets old ciphers and weak keys in as well; the log has a warning.
+        ciphers: The suites of TLS 1.2 and older, as `ssl.SSLContext.set_ciphers` takes them. None: those with forward
+            secrecy and authenticated encryption (AEAD); with an older `min_version` what its clients know besides.
         sni: Other certificates and keys by the name a client asks for: an exact name, or ``*.`` and a domain, which
             stands for any one label before that domain. For any other name, and for none, `cert` is presented.
 
@@ -60,8 +75,9 @@ def create_context(
         raise ValueError(f"client_certificates must be 'none', 'optional' or 'required', not {client_certificates!r}")
     if client_certificates != "none" and ca is None:
         raise ValueError(f"client_certificates={client_certificates!r} needs ca, to check them against")
-    context = _load(cert, key, password, min_version)
-    names = {_host_name(name): _load(*files, password, min_version) for name, files in (sni or {}).items()}
+    ciphers = _suites(min_version, ciphers)
+    context = _load(cert, key, password, min_version, ciphers)
+    names = {_host_name(name): _load(*files, password, min_version, ciphers) for name, files in (sni or {}).items()}
     for each in (context, *names.values()):
         _ask_clients(each, ca, client_certificates)
     if names:
@@ -69,9 +85,26 @@ def create_context(
     return context
 
 
-def _load(cert: _File, key: _File | None, password: _Password | None, min_version: ssl.TLSVersion) -> ssl.SSLContext:
+def _suites(min_version: ssl.TLSVersion, ciphers: str | None) -> str:
+    """The suites, with the security level that the oldest version needs; a low one is a warning in the log."""
+    if min_version in _MODERN:
+        return ciphers or MODERN_SUITES
+    logger.warning("min_version lets TLS before 1.2 in: OpenSSL's security level is 0, and old ciphers are offered")
+    ciphers = ciphers or _OLD_SUITES
+    return ciphers if "@SECLEVEL" in ciphers else f"{ciphers}:@SECLEVEL=0"
+
+
+def _load(
+    cert: _File, key: _File | None, password: _Password | None, min_version: ssl.TLSVersion, ciphers: str
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = min_version
+    try:
+        context.set_ciphers(ciphers)
+    except ssl.SSLError as exc:
+        raise ValueError(f"ciphers: {ciphers!r} names no usable suite") from exc
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python, for old versions: the log has a warning
+        context.minimum_version = min_version
     # No client needs renegotiation, and attackers have used it; TLS 1.3 is without it.
     context.options |= ssl.OP_NO_RENEGOTIATION
     for file in (cert, key):

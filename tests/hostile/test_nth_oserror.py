@@ -190,7 +190,8 @@ class Scene:
         assert self.begun - sum("message from=" in line for line in self.lines) in (0, 1)
         warnings = [record.getMessage() for record in self.records if record.levelno == logging.WARNING]
         assert all("TLS handshake failed" in line or "too many errors" in line for line in warnings)
-        assert len(warnings) == self.closed.count("tls") + self.closed.count("abuse")
+        checks = sum("closed before the TLS handshake" in line for line in self.lines)
+        assert len(warnings) + checks == self.closed.count("tls") + self.closed.count("abuse")
 
     async def _main(self) -> None:
         config = Config(

@@ -48,15 +48,13 @@ class Disk:
     n: int = 0
     error: int = 0
     lasting: bool = False
-    #: The file system has no hard links.
-    no_links: bool = False
     calls: int = 0
     names: Counter[str] = attrs.field(factory=Counter)
     failed: str = ""
     files: set[int] = attrs.field(factory=set)
 
     #: By whether the first argument is a path or a descriptor.
-    PATHS = ("open", "mkdir", "rename", "link", "unlink", "stat")
+    PATHS = ("open", "mkdir", "rename", "unlink", "stat")
     FILES = ("fsync", "write", "close")
 
     def is_ours(self, path_or_file: object) -> bool:
@@ -81,8 +79,6 @@ class Disk:
         match name:
             case "close" | "fsync":  # nobody here needs what the disk has to survive a power cut
                 return None
-            case "link" if self.no_links:
-                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             case "write":
                 return real(first, args[0][:SHORT])
             case "open":
@@ -127,14 +123,12 @@ class Case:
     large: bool
     #: The folders of the recipients are there already.
     made: bool = True
-    no_links: bool = False
     chunks: bool = False
 
     def __str__(self) -> str:
         words = [
             "for each recipient" if self.per_recipient else "one folder",
             "" if self.made else "new",
-            "no links" if self.no_links else "",
             "large" if self.large else "small",
             "BDAT" if self.chunks else "DATA",
         ]
@@ -225,7 +219,6 @@ CASES = [
     Case(per_recipient=False, large=True, chunks=True),
     Case(per_recipient=True, large=False, made=False),
     Case(per_recipient=True, large=True),
-    Case(per_recipient=True, large=True, no_links=True),
 ]
 
 
@@ -236,7 +229,7 @@ async def test_the_nth_call_fails(case: Case, lasting: bool, tmp_path: Path) -> 
     for n in itertools.count(1):
         # In the simplest case each call fails with each of the errors; in the others the errors take turns.
         errors = ERRORS if case == CASES[0] else [ERRORS[n % len(ERRORS)]]
-        disks = [Disk(tmp_path / f"{n}-{error}", n, error, lasting, case.no_links) for error in errors]
+        disks = [Disk(tmp_path / f"{n}-{error}", n, error, lasting) for error in errors]
         for disk in disks:
             await one(case, disk)
             failed[disk.failed] += 1
@@ -246,7 +239,7 @@ async def test_the_nth_call_fails(case: Case, lasting: bool, tmp_path: Path) -> 
         assert n < 500
     wanted = {"", "open", "write", "fsync", "close", "rename"}
     if case.per_recipient:
-        wanted |= {"link", "stat"} | (set() if case.made else {"mkdir"}) | ({"read"} if case.no_links else set())
+        wanted |= {"read", "stat"} | (set() if case.made else {"mkdir"})
     assert set(failed) == wanted
 
 

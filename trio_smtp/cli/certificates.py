@@ -13,13 +13,21 @@ import attrs
 import trio
 
 from trio_smtp import SMTPServer
-from trio_smtp.tls import create_context
+from trio_smtp.tls import MODERN_SUITES, create_context
 
 from .errors import RUNTIME, CommandError, reason_of
 
 __all__ = ["make_context", "reload_certificates"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
+
+
+_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
 
 
 @attrs.frozen
@@ -59,6 +67,8 @@ def make_context(settings: Mapping[str, Any], where: str, directory: Path) -> ss
     for option, argument in (("tls_key", "key"), ("tls_client_ca", "ca")):
         if option in settings:
             arguments[argument] = directory / settings[option]
+    if "tls_min_version" in settings:
+        arguments["min_version"] = _version(settings["tls_min_version"], where)
     if "tls_client_certificates" in settings:
         arguments["client_certificates"] = settings["tls_client_certificates"]
     files = _Files(directory / settings["tls_cert"], arguments)
@@ -70,6 +80,13 @@ def make_context(settings: Mapping[str, Any], where: str, directory: Path) -> ss
         raise CommandError(f"{where}{error}", RUNTIME) from error
     _sources[context] = files
     return context
+
+
+def _version(text: str, where: str) -> ssl.TLSVersion:
+    version = _VERSIONS.get(text)
+    if version is None:
+        raise CommandError(f"{where}tls_min_version must be one of {', '.join(_VERSIONS)}, not {text!r}")
+    return version
 
 
 def _names(entries: Iterable[str], where: str, directory: Path) -> dict[str, tuple[Path, Path | None]]:
@@ -92,6 +109,7 @@ def _self_signed() -> ssl.SSLContext:
     except ImportError as error:
         raise CommandError("tls_self_signed needs the extra dev: pip install 'trio-smtp[dev]'", RUNTIME) from error
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_ciphers(MODERN_SUITES)
     trustme.CA().issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
     return context
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ _KINDS = {
     list: "a list of strings",
     str: "a string",
 }
+#: Numbers that people write as chmod(1) takes them.
+_OCTAL = {"unix_mode": "an octal number, as in 0660"}
 _METAVARS = {float: "NUMBER", int: "NUMBER", list: "NAME,...", str: "TEXT"}
 
 
@@ -58,12 +61,19 @@ class _Option:
             return ",".join(self.default) or "empty"
         return "none" if self.default is None else str(self.default)
 
+    @property
+    def wanted(self) -> str:
+        """What the value must be, for people."""
+        return _OCTAL.get(self.name, _KINDS[self.kind])
+
     def from_text(self, text: str) -> object:
         """Read the value on a command line; raises ValueError for a text that is not one."""
         if text in self.words:
             return self.words[text]
         if self.kind is list:
             return [item for item in text.split(",") if item]
+        if self.name in _OCTAL:
+            return int(text, 8)
         return int(text, 0) if self.kind is int else self.kind(text)
 
     def from_toml(self, value: object) -> object:
@@ -72,10 +82,12 @@ class _Option:
             return self.words[value]
         if isinstance(value, bool) and value in self.words.values():
             return value
+        if isinstance(value, str) and self.name in _OCTAL and re.fullmatch("(?:0o)?[0-7]+", value):
+            return int(value, 8)
         wanted = (int, float) if self.kind is float else self.kind
         # In Python True is a whole number; a person who writes it means something else.
         if not isinstance(value, wanted) or isinstance(value, bool) is not (self.kind is bool):
-            raise ValueError(f"{self.name} must be {_KINDS[self.kind]}, not {value!r}")
+            raise ValueError(f"{self.name} must be {self.wanted}, not {value!r}")
         return value
 
 
@@ -98,6 +110,13 @@ _TLS = (
         "whether clients are asked for one",
         default="none",
         choices=("none", "optional", "required"),
+    ),
+    _Option(
+        "tls_min_version",
+        str,
+        "the oldest version that is let in; one before 1.2 lets old ciphers in as well",
+        default="1.2",
+        choices=("1.0", "1.1", "1.2", "1.3"),
     ),
     _Option(
         "tls_self_signed", bool, "make a certificate for localhost that lasts as long as the server", default=False
@@ -165,7 +184,7 @@ def _converter(option: _Option) -> Callable[[str], object]:
         try:
             return option.from_text(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {_KINDS[option.kind]}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {option.wanted}") from None
 
     return convert
 
@@ -185,6 +204,7 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
         CommandError: An option, or a value in the file, is wrong, or the file cannot be read.
     """
     if file is None:
+        _check_place(settings, settings, "")
         return [_make_config(settings, "", Path())]
     if settings:
         names = ", ".join(option.flag for option in _options() if option.name in settings)
@@ -194,7 +214,47 @@ def make_configs(settings: Mapping[str, object], file: str | None = None) -> lis
     for number, table in enumerate(_tables(path), 1):
         where = f"{file}, listener {number}: "
         configs.append(_make_config(_checked(table, where), where, path.parent))
+    _check_distinct(configs, file)
     return configs
+
+
+def _check_place(own: Mapping[str, object], all_settings: Mapping[str, object], where: str) -> None:
+    """A listener is on a Unix socket, or on a host and a port.
+
+    Args:
+        own: What was written for this listener.
+        all_settings: The same, with what holds for all listeners.
+        where: Names the listener in the error.
+
+    Raises:
+        CommandError: Both were written.
+    """
+    if all_settings.get("unix_path") not in {None, "none"}:
+        for name in ("port", "host"):
+            if name in own:
+                raise CommandError(f"{where}{name} contradicts unix_path: one listener has one of them")
+
+
+def _check_distinct(configs: Sequence[Config], file: str) -> None:
+    """Two listeners cannot have one place; the system would only say that the address is in use.
+
+    Raises:
+        CommandError: Two do.
+    """
+    for (first, one), (second, other) in itertools.combinations(enumerate(configs, 1), 2):
+        if one.unix_path is not None or other.unix_path is not None:
+            same, place = one.unix_path == other.unix_path, f"the Unix socket {one.unix_path}"
+        else:
+            same, place = one.port == other.port != 0 and _overlap(one.host, other.host), f"port {one.port}"
+        if same:
+            raise CommandError(f"{file}: listeners {first} and {second} both listen on {place}: change one of them")
+
+
+def _overlap(one: str | None, other: str | None) -> bool:
+    """Whether two hosts may have an address in common; names are not looked up."""
+    if one == other or one is None or other is None:
+        return True
+    return any(every in {one, other} and (":" in one) is (":" in other) for every in ("0.0.0.0", "::"))  # noqa: S104
 
 
 def make_workers(given: int | None, file: str | None = None) -> int:
@@ -232,6 +292,8 @@ def _tables(path: Path) -> list[dict[str, object]]:
     tables = shared.pop("listen", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CommandError(f"{path}: it has no [[listen]] table")
+    for number, table in enumerate(tables, 1):
+        _check_place(table, shared | table, f"{path}, listener {number}: ")
     return [shared | table for table in tables]
 
 

@@ -18,7 +18,7 @@ from trio_smtp.app.contexts import CloseReason
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import Dialogue
-from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.log import facts, logger
 from trio_smtp.dialogue.service import Service
 from trio_smtp.dialogue.steps import (
     FLUSH,
@@ -40,7 +40,7 @@ from trio_smtp.dialogue.steps import (
 from trio_smtp.protocol.machine import State
 from trio_smtp.protocol.replies import Reply
 
-from .clock import COMMAND, HANDSHAKE, PAUSE, Cause, Clock
+from .clock import COMMAND, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
 from .ending import finish, last_words, leave, run_close_handlers
 from .handlers import Handlers
 from .handshake import shake_hands
@@ -128,7 +128,8 @@ class Connection:
         except EndSession as end:
             self._reason, words = end.reason, end.reply
         except Exception as exc:
-            logger.error("session=%s internal error", self.session.id, exc_info=exc)
+            extra = facts(self.session, "internal error")
+            logger.error("session=%s internal error", self.session.id, exc_info=exc, extra=extra)
             self._reason, words = "error", _INTERNAL
         finally:
             try:
@@ -160,6 +161,8 @@ class Connection:
         if cause is Cause.NO_HANDSHAKE:
             self._dialogue.service.stats.tls_failures += 1
             self._dialogue.log.event(logging.WARNING, "the TLS handshake did not end in time")
+        elif self._clock.activity is PROXY_HEADER and cause is Cause.STUCK:
+            self._dialogue.log.event(logging.WARNING, "the trusted proxy sent no PROXY header in time")
         self._reason, words = last_words(cause, silent=self._clock.activity.silent)
         return words
 
@@ -178,8 +181,7 @@ class Connection:
                 await finish(wire, dialogue, words, owed=owed)
                 if chain is not None and dialogue.connected:
                     await run_close_handlers(dialogue, chain, self._reason)
-        details = f"reason={self._reason} transactions={self.session.transaction}"
-        dialogue.log.event(logging.INFO, "connection closed", details)
+        dialogue.log.closed(self._reason)
 
     # The steps that are no lines; True: the message that came in chunks is over
 
@@ -203,7 +205,7 @@ class Connection:
 
     def _leave(self, step: Leave) -> Awaitable[None]:
         self._reason = step.reason
-        return leave(self._wire, self._clock, self.session.id)
+        return leave(self._wire, self._clock, self.session)
 
     def _message(self, step: Message) -> Awaitable[None]:
         # The 354 leaves first: a client that is gone before has not begun a message.

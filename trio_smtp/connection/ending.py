@@ -10,8 +10,9 @@ import trio
 
 from trio_smtp.app.application import Chain, Phase
 from trio_smtp.app.contexts import CloseContext, CloseReason
+from trio_smtp.app.session import Session
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
-from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.log import facts, logger
 from trio_smtp.dialogue.outcomes import rest_of
 from trio_smtp.dialogue.steps import EndSession
 from trio_smtp.net.closing import LINGER_SECONDS, linger
@@ -54,7 +55,7 @@ def last_words(cause: Cause, *, silent: bool) -> tuple[CloseReason, Reply | None
     return reason, None if silent else reply
 
 
-async def leave(wire: Wire, clock: Clock, session_id: str) -> None:
+async def leave(wire: Wire, clock: Clock, session: Session) -> None:
     """After the last reply of a session that ends in order: send it, and wait a moment for the client to close."""
     try:
         await wire.flush_through()
@@ -63,7 +64,7 @@ async def leave(wire: Wire, clock: Clock, session_id: str) -> None:
     except EndSession:
         return  # the client did not wait for it
     except Exception as exc:
-        logger.error("session=%s closing failed", session_id, exc_info=exc)
+        _log_failure(session, exc)
 
 
 async def finish(wire: Wire, dialogue: Dialogue, words: Reply | None, *, owed: bool) -> None:
@@ -75,7 +76,7 @@ async def finish(wire: Wire, dialogue: Dialogue, words: Reply | None, *, owed: b
         words: The last words, or None.
         owed: Without last words, too, the replies that wait are sent.
     """
-    session_id = dialogue.session.id
+    session = dialogue.session
     try:
         if words is not None or owed:
             with trio.move_on_after(min(_LAST_WORDS_LIMIT, dialogue.service.config.send_timeout)) as limit:
@@ -83,12 +84,16 @@ async def finish(wire: Wire, dialogue: Dialogue, words: Reply | None, *, owed: b
                     dialogue.say(words)
                 await _say_last(wire, dialogue, limit)
     except Exception as exc:
-        logger.error("session=%s closing failed", session_id, exc_info=exc)
+        _log_failure(session, exc)
     finally:
         try:
             await wire.close()
         except Exception as exc:
-            logger.error("session=%s closing failed", session_id, exc_info=exc)
+            _log_failure(session, exc)
+
+
+def _log_failure(session: Session, exc: Exception) -> None:
+    logger.error("session=%s closing failed", session.id, exc_info=exc, extra=facts(session, "closing failed"))
 
 
 async def _say_last(wire: Wire, dialogue: Dialogue, limit: trio.CancelScope) -> None:

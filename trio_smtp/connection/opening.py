@@ -53,6 +53,9 @@ async def _read_proxy_header(wire: Wire, clock: Clock, dialogue: Dialogue, place
     try:
         while (header := reader.header) is None:
             reader.feed(await wire.receive(reader.wanted))
+    except EndSession:
+        dialogue.log.event(logging.INFO, "the trusted proxy closed before its PROXY header")
+        raise
     except ProxyError as exc:
         dialogue.log.event(logging.WARNING, f"bad PROXY header: {exc}")
         raise EndSession("abuse") from None

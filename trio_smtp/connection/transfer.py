@@ -22,7 +22,7 @@ from trio_smtp.app.message import MessageIncomplete, MessageMalformed
 from trio_smtp.app.session import Envelope
 from trio_smtp.dialogue.budget import discard_bound
 from trio_smtp.dialogue.dialogue import Dialogue
-from trio_smtp.dialogue.log import logger
+from trio_smtp.dialogue.log import facts, logger
 from trio_smtp.dialogue.outcomes import reply_to
 from trio_smtp.dialogue.steps import Ask, Chunk, EndSession, Message
 from trio_smtp.protocol.errors import SMTPError
@@ -357,7 +357,9 @@ class Transfer:
         if sink.error is not None:
             return reply_to(sink.error, _DATA.value, session)
         logger.error(
-            "session=%s the handlers neither read the message to its end nor discarded it: refused", session.id
+            "session=%s the handlers neither read the message to its end nor discarded it: refused",
+            session.id,
+            extra=facts(session, "message not taken"),
         )
         return _NOT_READ
 

@@ -14,7 +14,7 @@ from trio_smtp.app.stats import Stats
 from trio_smtp.dialogue.output import Output
 from trio_smtp.dialogue.steps import EndSession
 from trio_smtp.net.closing import close
-from trio_smtp.net.transport import SocketTransport
+from trio_smtp.net.transport import SocketTransport, acknowledge_at_once
 from trio_smtp.protocol.framing import MAX_CHUNK
 
 from .clock import SEND, Clock
@@ -59,6 +59,10 @@ class Wire:
     def replace(self, stream: trio.SSLStream[trio.abc.Stream]) -> None:
         """Speak on this stream, which is wrapped around the one before."""
         self.stream = stream
+
+    def acknowledge(self) -> None:
+        """Have what has come acknowledged at once: the client may wait for that before it goes on."""
+        acknowledge_at_once(self._raw)
 
     def expire(self, now: float) -> None:
         """Cancel when the client has not read its replies in time, or the time of what is awaited is over."""

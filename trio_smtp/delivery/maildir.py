@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import trio
@@ -35,8 +35,6 @@ BATCH = 262_144
 _CLEANUP_SECONDS = 5.0
 _MAX_FOLDER_NAME = 200
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-# The folders are on two file systems, or on one without hard links, or with as many as it allows.
-_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 # Every other octet is escaped: "%" because it begins an escape, "@" and "~" because folder_name adds them.
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789+-_.")
 
@@ -47,18 +45,19 @@ _logger = logging.getLogger(__name__)
 def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plugin:
     r"""Store every message in a Maildir.
 
-    The file holds a `Return-Path:` and a `Received:` field and then, octet for octet, what the client sent, with its
-    CRLF line ends. A message that begins with a space or a tab, which would go on with the `Received:` field, has an
-    empty line before it. The reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is
-    the first part of its name; a dot and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
+    The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient (the message itself need not name
+    them: Bcc), a `Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message
+    that begins with a space or a tab, which would go on with the `Received:` field, has an empty line before it. The
+    reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the first part of its name; a dot
+    and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
 
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
 
     With `per_recipient` each recipient has a Maildir below `path`, which is named by `folder_name` and created with the
     recipient's first message: refuse unknown recipients beforehand, in a handler or with
-    `trio_smtp.plugins.recipient_filter`. The recipients' files are hard links to one file where the file system has
-    links. All recipients get the message, or none does. Recipients with the same folder get one copy.
+    `trio_smtp.plugins.recipient_filter`. `Delivered-To:` names the recipients of the folder alone. All recipients get
+    the message, or none does. Recipients with the same folder get one copy.
 
     In LMTP, recipients that an earlier handler has refused (`DataContext.reject_recipient`) get no copy; when all are
     refused the message is not stored.
@@ -77,7 +76,7 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     Example:
         >>> app.use(maildir("/var/mail/incoming"))
 
-    RFC: RFC 5321 section 4.4 (the two fields).
+    RFC: RFC 5321 section 4.4 (Return-Path and Received), RFC 9228 (Delivered-To).
     """
     root = _absolute(path)
 
@@ -177,14 +176,19 @@ def _host_part() -> str:
     return socket.gethostname().replace("/", r"\057").replace(":", r"\072") or "localhost"
 
 
-def _trace_fields(ctx: DataContext) -> bytes:
-    """Return-Path and Received (RFC 5321 section 4.4)."""
+def _head(ctx: DataContext, recipients: Iterable[Address]) -> bytes:
+    """What the file in a folder begins with: Return-Path (RFC 5321 section 4.4), then Delivered-To (RFC 9228)."""
     sender = ctx.envelope.mail_from
-    path = sender.address.encode("utf-8", "replace") if sender is not None else b""
+    fields = [b"Return-Path: <%s>\r\n" % (_octets(sender) if sender is not None else b"")]
+    fields += [b"Delivered-To: %s\r\n" % name for name in dict.fromkeys(map(_octets, recipients))]
+    return b"".join(fields)
+
+
+def _octets(address: Address) -> bytes:
     # The address grammar refuses control octets, but a handler may have put an Address of its own there: with a line
     # end in it, it would add header fields.
-    path = bytes(octet if octet >= 0x20 and octet != 0x7F else 0x3F for octet in path)
-    return b"Return-Path: <%s>\r\n%s\r\n" % (path, ctx.received_header().rstrip(b"\r\n"))
+    octets = address.address.encode("utf-8", "replace")
+    return bytes(octet if octet >= 0x20 and octet != 0x7F else 0x3F for octet in octets)
 
 
 async def _store(ctx: DataContext, root: Path, *, per_recipient: bool) -> None:
@@ -194,16 +198,19 @@ async def _store(ctx: DataContext, root: Path, *, per_recipient: bool) -> None:
     if not recipients:
         await ctx.stream.discard()
         return
-    names = dict.fromkeys(map(folder_name, recipients))
-    folders = [root / name for name in names] if per_recipient else [root]
-    delivery = _Delivery(folders, f"{unique}.{_host_part()}", create=per_recipient)
+    folders: dict[Path, list[Address]] = {}
+    for recipient in recipients:
+        folders.setdefault(root / folder_name(recipient) if per_recipient else root, []).append(recipient)
+    heads = {folder: _head(ctx, its) for folder, its in folders.items()}
+    delivery = _Delivery(heads, f"{unique}.{_host_part()}", create=per_recipient)
     await _deliver(ctx, delivery, root)
     ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
 
 
 async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
     # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
-    data = bytearray(_trace_fields(ctx))
+    data = bytearray(delivery.head)
+    data += ctx.received_header().rstrip(b"\r\n") + b"\r\n"
     begun = False
     try:
         async for chunk in ctx.stream:
@@ -240,17 +247,28 @@ class _Delivery:
     """One message on its way into one or more Maildirs.
 
     Its methods block and belong in a worker thread, one at a time. After one that failed only `abort` may follow.
+
+    Args:
+        heads: The folders, and what the file begins with in each of them.
+        file_name: Its name in all of them.
+        create: Make folders that are missing.
     """
 
-    __slots__ = ("_create", "_file", "_file_name", "_folders", "_made")
+    __slots__ = ("_create", "_file", "_file_name", "_folders", "_heads", "_made")
 
-    def __init__(self, folders: Sequence[Path], file_name: str, *, create: bool) -> None:
-        self._folders = folders
+    def __init__(self, heads: Mapping[Path, bytes], file_name: str, *, create: bool) -> None:
+        self._heads = heads
+        self._folders = list(heads)
         self._file_name = file_name
         self._create = create
         self._file: int | None = None
         # The message's files as they are now, at most one in each folder.
         self._made: list[Path] = []
+
+    @property
+    def head(self) -> bytes:
+        """What the first data to be written begins with."""
+        return self._heads[self._folders[0]]
 
     @property
     def unfinished(self) -> bool:
@@ -267,9 +285,9 @@ class _Delivery:
         _write(file, data)
         os.fsync(file)
         self._close()
-        # Link first, because linking may fail: nobody reads tmp, so that nothing of the message has been seen then.
+        # Copy first, because copying may fail: nobody reads tmp, so that nothing of the message has been seen then.
         for folder in self._folders[1:]:
-            self._link(self._made[0], folder / "tmp" / self._file_name)
+            self._copy(self._made[0], folder)
         for index, folder in enumerate(self._folders):
             self._made[index] = self._made[index].rename(folder / "new" / self._file_name)
         for folder in self._folders:
@@ -310,20 +328,13 @@ class _Delivery:
         self._made.append(path)
         return file
 
-    def _link(self, source: Path, target: Path) -> None:
+    def _copy(self, source: Path, folder: Path) -> None:
+        """Copy what follows the head of the first folder's file."""
+        file = self._make(folder / "tmp" / self._file_name)
         try:
-            target.hardlink_to(source)
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-            self._copy(source, target)
-        else:
-            self._made.append(target)
-
-    def _copy(self, source: Path, target: Path) -> None:
-        file = self._make(target)
-        try:
+            _write(file, self._heads[folder])
             with source.open("rb", buffering=0) as original:
+                original.seek(len(self.head))
                 while data := original.read(BATCH):
                     _write(file, data)
             os.fsync(file)

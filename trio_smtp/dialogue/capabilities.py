@@ -20,7 +20,7 @@ from trio_smtp.protocol.sasl import MECHANISMS
 from trio_smtp.protocol.verbs import Verb
 from trio_smtp.protocol.xclient import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
 
-from .log import logger
+from .log import facts, logger
 
 __all__ = ["Capabilities"]
 
@@ -30,7 +30,8 @@ def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> boo
     try:
         return mechanism.usable(context)
     except Exception:
-        logger.exception("session=%s %s: usable failed", session.id, mechanism.name)
+        extra = facts(session, "usable failed")
+        logger.exception("session=%s %s: usable failed", session.id, mechanism.name, extra=extra)
         return False
 
 

@@ -221,9 +221,14 @@ class Dialogue:
         if stranger and verb in _NEED_AUTH and self.machine.state is not State.GREETED:
             raise ProtocolError(config.auth_required_message, 530, "5.7.0", counted=False)
 
-    def say(self, reply: Reply) -> None:
-        """Put a reply into the output; the state stays."""
-        self.output.write(reply, self.enhanced)
+    def say(self, reply: Reply, verb: Verb | None = None) -> None:
+        """Put a reply into the output; the state stays.
+
+        Args:
+            reply: The reply.
+            verb: What it answers, for the log.
+        """
+        self.output.write(reply, self.enhanced, verb)
 
     def answer(self, verb: Verb | None, reply: Reply, *, silent: bool = False) -> None:
         """Answer a command, or note an event: say the reply and move the machine.
@@ -234,7 +239,7 @@ class Dialogue:
             silent: The client has been told already, or is told nothing: only the machine moves.
         """
         if not silent:
-            self.output.write(reply, self.enhanced and verb not in _WITHOUT_STATUS)
+            self.output.write(reply, self.enhanced and verb not in _WITHOUT_STATUS, verb)
         if verb is not None:
             self.machine.advance(verb, reply.code)
 

@@ -1,17 +1,26 @@
-"""The log of a session: a line about an event, a line about a message, and for DEBUG the dialogue without secrets."""
+"""The log of a session: events, refusals, messages, and for DEBUG the dialogue without secrets."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from trio_smtp.app.session import Envelope, Session
-from trio_smtp.protocol.replies import Reply
+from trio_smtp.protocol.replies import Reply, default_enhanced
 from trio_smtp.protocol.sasl import MECHANISMS
+from trio_smtp.protocol.verbs import Verb
 
-__all__ = ["SessionLog", "logger"]
+__all__ = ["SessionLog", "facts", "logger", "quoted"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
+
+#: So many recipients are named in a message's line.
+_SHOWN_RECIPIENTS = 3
+#: The reply by which a delivery says what it calls the message.
+_QUEUED = re.compile(r"Queued as (\S+)")
+#: The commands that events belong to; a verb of an extension has a name of its own, which is not known here.
+_EVENTS: Mapping[Verb, str] = {Verb.END_OF_AUTH: "AUTH", Verb.END_OF_DATA: "DATA", Verb.EXTENSION: "extension"}
 
 
 class SessionLog:
@@ -53,7 +62,31 @@ class SessionLog:
                 event,
                 f" {details}" if details else "",
                 self._now() - self.opened,
+                extra=facts(session, event),
             )
+
+    def refused(self, verb: Verb | None, error: str) -> None:
+        """Write one line about a reply that refuses something.
+
+        Args:
+            verb: The command that was refused, where it is a known one.
+            error: The reply's code, enhanced code and text.
+        """
+        if logger.isEnabledFor(logging.INFO):
+            name = _EVENTS.get(verb, verb.value) + " " if verb is not None else ""
+            self.event(logging.INFO, "refused", f"{name}reply={quoted(error)}")
+
+    def closed(self, reason: str) -> None:
+        """Write the last line of the session.
+
+        Args:
+            reason: Why it was closed.
+        """
+        if logger.isEnabledFor(logging.INFO):
+            session = self._session
+            error = f" error={quoted(session.error)}" if session.error else ""
+            details = f"reason={reason} transactions={session.transaction}{error}"
+            self.event(logging.INFO, "connection closed", details)
 
     def message(self, envelope: Envelope, octets: int, began: float, replies: Sequence[Reply] = ()) -> None:
         """Write one line about a message.
@@ -66,16 +99,18 @@ class SessionLog:
         """
         if logger.isEnabledFor(logging.INFO):
             session = self._session
-            result = "reply=" + ",".join(str(each.code) for each in replies) if replies else "incomplete"
             logger.info(
-                "session=%s peer=%s message from=<%s> recipients=%d size=%d %s seconds=%.3f",
+                "session=%s peer=%s message from=<%s> recipients=%d%s size=%d%s %s seconds=%.3f",
                 session.id,
                 session.remote_address,
                 envelope.mail_from,
                 len(envelope.rcpt_to),
+                _recipients(envelope),
                 octets,
-                result,
+                _security(session),
+                _result(replies),
                 self._now() - began,
+                extra=facts(session, "message"),
             )
 
     def said(self, reply: Reply, octets: bytes) -> None:
@@ -95,7 +130,63 @@ class SessionLog:
 
     def _trace(self, who: str, octets: bytes) -> None:
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
-            logger.debug("session=%s %s: %s", self._session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
+            text = ascii(line.decode("utf-8", "replace"))[1:-1]
+            logger.debug("session=%s %s: %s", self._session.id, who, text, extra=facts(self._session, "dialogue"))
+
+
+def facts(session: Session, event: str) -> dict[str, object]:
+    """What the log records of a session carry as attributes (``extra``), for formatters that write JSON, say.
+
+    Args:
+        session: Whose records.
+        event: What happened, without details.
+    """
+    return {
+        "session": session.id,
+        "peer": session.remote_address,
+        "helo": session.host_name_appears_as,
+        "user": _name(session.user),
+        "transaction": session.transaction,
+        "event": event,
+    }
+
+
+def quoted(text: str) -> str:
+    """A text that came from handlers or the network, as the value of a ``name=value``: one line, in ASCII."""
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+def _name(user: object) -> str | None:
+    """How the log calls a user: what handlers accept may be any object, and may show secrets."""
+    return user if user is None or isinstance(user, str) else type(user).__name__
+
+
+def _recipients(envelope: Envelope) -> str:
+    """The first recipients, and how many others there are."""
+    if not envelope.rcpt_to:
+        return ""
+    first = ",".join(f"<{each}>" for each in envelope.rcpt_to[:_SHOWN_RECIPIENTS])
+    others = len(envelope.rcpt_to) - _SHOWN_RECIPIENTS
+    return f" to={first}" + (f",+{others}" if others > 0 else "")
+
+
+def _security(session: Session) -> str:
+    """Who sent a message, and over what, where that is known."""
+    user, tls = _name(session.user), session.tls_options
+    return (f" user={quoted(user)}" if user is not None else "") + (f" tls={tls.version}" if tls is not None else "")
+
+
+def _result(replies: Sequence[Reply]) -> str:
+    """What a message was answered: the codes, the first refusal's text, what the deliveries called the message."""
+    if not replies:
+        return "incomplete"
+    result = "reply=" + ",".join(str(each.code) for each in replies)
+    refusal = next((each for each in replies if each.code >= 400), None)
+    if refusal is not None:
+        enhanced = refusal.enhanced or default_enhanced(refusal.code)
+        result += f" text={quoted(f'{enhanced} {refusal.text}')}"
+    names = dict.fromkeys(match[1] for each in replies if each.code < 400 and (match := _QUEUED.match(each.text)))
+    return result + (f" id={quoted(','.join(names))}" if names else "")
 
 
 def _masked(line: bytes, verbs: Container[str]) -> bytes:

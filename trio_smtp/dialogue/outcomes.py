@@ -9,7 +9,7 @@ from trio_smtp.app.session import Session
 from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 
-from .log import logger
+from .log import facts, logger
 
 __all__ = ["CRASHED", "as_error", "reply_to", "rest_of"]
 
@@ -40,7 +40,9 @@ def reply_to(exc: Exception, where: str, session: Session) -> Reply:
     if all(isinstance(leaf, SMTPError) and not isinstance(leaf, StreamConsumed) for leaf in leaves):
         assert isinstance(leaves[0], SMTPError)
         return leaves[0].reply
-    logger.error("session=%s %s handler failed", session.id, where, exc_info=exc)
+    logger.error(
+        "session=%s %s handler failed", session.id, where, exc_info=exc, extra=facts(session, "handler failed")
+    )
     return CRASHED
 
 

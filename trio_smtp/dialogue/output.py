@@ -8,6 +8,7 @@ from typing import final
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
 from trio_smtp.protocol.replies import Reply, default_enhanced
+from trio_smtp.protocol.verbs import Verb
 
 from .log import SessionLog
 
@@ -16,6 +17,7 @@ __all__ = ["MAX_WAITING_OCTETS", "Output"]
 #: Waiting replies leave before a handler runs when there are so many octets, or the oldest waits so many seconds.
 MAX_WAITING_OCTETS = 65_536
 _MAX_WAITING_SECONDS = 1.0
+_END_OF_DATA = Verb.END_OF_DATA
 
 
 @final  # where the module is compiled, nothing can inherit from it
@@ -45,19 +47,22 @@ class Output:
         self.since: float = log.opened
         self.octets: int = 0
 
-    def write(self, reply: Reply, enhanced: bool) -> None:
+    def write(self, reply: Reply, enhanced: bool, verb: Verb | None) -> None:
         """Add a reply.
 
         Args:
             reply: The reply.
             enhanced: With the enhanced status code, where a reply of that code has one.
+            verb: What it answers, for the log. The end of a message has a line of its own there.
         """
         code = reply.code
         self._stats.replies[code] += 1
         enhanced = enhanced and code != 334
         if code >= 400:
             status = (reply.enhanced or default_enhanced(code)) if enhanced else None
-            self._session.error = f"{code} {status} {reply.text}" if status else f"{code} {reply.text}"
+            self._session.error = error = f"{code} {status} {reply.text}" if status else f"{code} {reply.text}"
+            if verb is not _END_OF_DATA:
+                self._log.refused(verb, error)
         octets = reply.encode(enhanced=enhanced, utf8=self._session.envelope.smtp_utf8)
         if not self._parts:
             self.since = self._now()

@@ -69,7 +69,7 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
     if lmtp:
         replies = [step.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
         for each in replies:
-            dialogue.say(each)
+            dialogue.say(each, _END_OF_DATA)
         accepted = any(each.code < 400 for each in replies)
         # One that closes the connection does, whatever the others say.
         reply = next((each for each in replies if each.code in (421, 521)), reply)
@@ -141,7 +141,8 @@ def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
         chunks.refuse(refusal)
         dialogue.service.stats.messages_refused += 1
         dialogue.log.message(dialogue.session.envelope, step.octets, step.began, [refusal])
-        dialogue.answer(_BDAT, refusal)
+        dialogue.say(refusal, _END_OF_DATA)
+        dialogue.answer(_BDAT, refusal, silent=True)
     yield EndChunks()
 
 
@@ -159,10 +160,9 @@ def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> Non
     if not command.last:
         dialogue.answer(_BDAT, refusal)
         return
-    lmtp = dialogue.service.config.lmtp
-    for _ in dialogue.session.envelope.rcpt_to if lmtp else ():
-        dialogue.say(refusal)
-    dialogue.answer(_END_OF_DATA, refusal, silent=lmtp)
+    for _ in dialogue.session.envelope.rcpt_to if dialogue.service.config.lmtp else (None,):
+        dialogue.say(refusal, _BDAT)
+    dialogue.answer(_END_OF_DATA, refusal, silent=True)
     dialogue.end_transaction()
 
 

@@ -25,7 +25,7 @@ from .auth import authenticate
 from .dialogue import Dialogue
 from .front_ends import xclient, xforward
 from .greeting import ask_secure
-from .log import logger
+from .log import facts, logger
 from .steps import Ask, EndSession, ShakeHands, Steps
 from .transaction import bdat, data
 
@@ -181,7 +181,12 @@ def _starttls(dialogue: Dialogue, command: Command) -> Steps[None]:
     stale = dialogue.framer.discard_pending()
     if stale:
         # A man in the middle may have put it there to have it read as if it came through TLS.
-        logger.warning("session=%s %d octets after STARTTLS were thrown away", session.id, stale)
+        logger.warning(
+            "session=%s %d octets after STARTTLS were thrown away",
+            session.id,
+            stale,
+            extra=facts(session, "octets after STARTTLS"),
+        )
     # Before the 220 leaves: there is no moment in which a client has TLS and its words from before it still count.
     dialogue.forget()
     step = ShakeHands()

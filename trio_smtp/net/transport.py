@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-__all__ = ["Outbox", "SocketTransport"]
+__all__ = ["Outbox", "SocketTransport", "acknowledge_at_once"]
 
 #: The most octets that `send_soon` takes for one pass.
 _MAX_SOON = 16_384
 #: The outbox tries stuck sockets again at intervals of so many seconds.
 _RETRY_PAUSE = 0.1
+#: Linux alone has it.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 class SocketTransport(trio.abc.HalfCloseableStream):
@@ -228,6 +230,22 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         """See `trio.abc.AsyncResource`."""
         self.close()
         await trio.lowlevel.checkpoint()
+
+
+def acknowledge_at_once(stream: trio.abc.Stream) -> None:
+    """Have the system acknowledge what has come, which it would otherwise put off for 40 ms.
+
+    A client with Nagle's algorithm (most mail clients) sends nothing while its last octets are not acknowledged. When
+    its turn to speak comes twice in a row, as after a TLS handshake, it would wait for that. The option holds until the
+    system decides anew, so it is set at each such moment. Does nothing where system or stream have no such option.
+
+    Args:
+        stream: A stream on a socket, or any other.
+    """
+    sock = stream.socket if isinstance(stream, (SocketTransport, trio.SocketStream)) else None
+    if sock is not None and _QUICKACK is not None:
+        with suppress(OSError):  # a Unix socket, or one that was closed
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def _broken(sock: socket.socket) -> Exception:

@@ -18,11 +18,13 @@ from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
 from trio_smtp.connection.places import Place, Places
 from trio_smtp.connection.watch import Watch
+from trio_smtp.dialogue.log import facts
 from trio_smtp.dialogue.service import Service
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
 from trio_smtp.net.server_names import note_server_names
+from trio_smtp.net.tls_object import improve
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.networks import canonical
@@ -111,6 +113,7 @@ class SMTPServer:
         if self.config.ssl_context is None:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
         note_server_names(ssl_context)
+        improve(ssl_context)
         self._service.use_tls(ssl_context)
 
     # Serving
@@ -281,7 +284,7 @@ class SMTPServer:
             nursery.start_soon(self._new_connection(stream, session, place).run, watch, self._forget)
             return
         self.stats.connections_refused += 1
-        logger.warning("peer=%s refused: %s", session.remote_address, place.text)
+        logger.warning("peer=%s refused: %s", session.remote_address, place.text, extra=facts(session, "refused"))
         nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else place)
         self._refusals += 1
 
