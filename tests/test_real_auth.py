@@ -286,6 +286,22 @@ async def test_programs(certificate_files: CertificateFiles, place: Place, progr
         assert body.replace(b"\r\n", b"").endswith(BODY.replace(b"\r\n", b""))
 
 
+@pytest.mark.parametrize(
+    "mechanism", [pytest.param(each, marks=pytest.mark.program("gsasl")) for each in ("PLAIN", *SECRETS)]
+)
+@pytest.mark.parametrize(("authzid", "right"), [("ali", True), ("bob", False)])
+async def test_gsasl_names_whom_to_act_as(
+    certificate_files: CertificateFiles, place: Place, mechanism: str, authzid: str, right: bool
+) -> None:
+    """As sendmail, mutt and nmh do (by Cyrus SASL, by gsasl): the user's own name is no other identity."""
+    await skip_unless_able(gsasl, mechanism)
+    async with submission(certificate_files, place, mechanism) as submitted:
+        done = await call(*gsasl(mechanism, submitted.port, place, PASSWORD), "-z", authzid)
+        assert (done.returncode == 0) is right, done
+        stats = submitted.server.stats
+        assert (stats.auth_successes, stats.auth_failures) == (int(right), int(not right))
+
+
 # openssl
 
 
