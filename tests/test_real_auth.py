@@ -19,7 +19,7 @@ import trio
 import trustme
 
 from tests.conftest import CertificateFiles
-from tests.socket_support import serving
+from tests.socket_support import port_of, serving
 from tests.support import BODY
 from tests.tls_support import NAME, connect, der, presented
 from trio_smtp import (
@@ -88,7 +88,7 @@ class Submission:
 
     @property
     def port(self) -> int:
-        return self.server.port
+        return port_of(self.server)
 
 
 @asynccontextmanager
