@@ -51,7 +51,8 @@ class ScramClient:
         password: ASCII.
         flag: The GS2 flag: ``n``, ``y``, or ``p=`` and a type of channel binding.
         binding: The channel binding's data.
-        authzid: The authorization identity.
+        authzid: The authorization identity; escape commas and equals signs yourself.
+        extensions: What both messages say besides, with a comma at the beginning.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class ScramClient:
         flag: str = "n",
         binding: bytes = b"",
         authzid: str = "",
+        extensions: str = "",
     ) -> None:
         self._hash = mechanism.removesuffix("-PLUS").removeprefix("SCRAM-").replace("-", "").lower()
         self._password = password.encode()
         self._header = f"{flag},{f'a={authzid}' if authzid else ''},"
         self._binding = binding
-        self._bare = f"n={username.replace('=', '=3D').replace(',', '=2C')},r={secrets.token_hex(12)}"
+        self._nonce, self._extensions = secrets.token_hex(12), extensions
+        self._bare = f"n={username.replace('=', '=3D').replace(',', '=2C')},r={self._nonce}{extensions}"
         self._signature = b""
         #: The salt and the number of iterations that the server sent.
         self.salt = b""
@@ -81,11 +84,11 @@ class ScramClient:
     def final(self, server_first: bytes) -> bytes:
         """The client's final message, in answer to the server's first."""
         fields = dict(part.split("=", 1) for part in server_first.decode().split(","))
-        assert fields["r"].startswith(self._bare.rpartition("r=")[2])
+        assert fields["r"].startswith(self._nonce)
         self.salt, self.iterations = base64.b64decode(fields["s"], validate=True), int(fields["i"])
         salted = hashlib.pbkdf2_hmac(self._hash, self._password, self.salt, self.iterations)
         client_key = self._hmac(salted, b"Client Key")
-        without_proof = f"c={b64(self._header.encode() + self._binding)},r={fields['r']}"
+        without_proof = f"c={b64(self._header.encode() + self._binding)},r={fields['r']}{self._extensions}"
         message = f"{self._bare},{server_first.decode()},{without_proof}".encode()
         self._signature = self._hmac(self._hmac(salted, b"Server Key"), message)
         mask = self._hmac(hashlib.new(self._hash, client_key).digest(), message)

@@ -27,11 +27,17 @@ async def serving(app: App, config: Config | None = None, **fields: Any) -> Asyn
 @asynccontextmanager
 async def connected(server: SMTPServer, host: str = "127.0.0.1") -> AsyncIterator[Client]:
     """A client on a socket that has read the greeting, or what came in its place."""
-    stream = await trio.open_tcp_stream(host, server.port)
+    stream = await trio.open_tcp_stream(host, port_of(server))
     async with stream:
         client = Client(stream)
         client.greeting = await client.read_reply()
         yield client
+
+
+def port_of(server: SMTPServer) -> int:
+    """The port of a server that listens on TCP."""
+    assert server.port is not None
+    return server.port
 
 
 def needs_ipv6() -> None:

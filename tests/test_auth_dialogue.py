@@ -228,17 +228,40 @@ async def test_an_initial_response_that_is_no_base64(line: str) -> None:
         assert (await client.auth_plain("ali", PASSWORD)).code == 235
 
 
-@pytest.mark.parametrize("answer", ["?", "QQ", "Q Q=", "=", "QQ==QQ==", "\t", "QUIT "])
+@pytest.mark.parametrize("answer", ["?", "QQ", "Q Q=", "Q\tQ=", "=", "QQ==QQ==", "* *", "\0QQ==", "\xa0QQ=="])
 async def test_an_answer_that_is_no_base64(answer: str) -> None:
     async with connected() as client:
         assert status(await converse(client, "AUTH LOGIN", answer)) == (501, "5.5.2")
         assert (await client.auth_plain("ali", PASSWORD)).code == 235
 
 
+#: White space at the ends of a line, which does not count: a space, a tab, the CR of CR CR LF, all of them.
+PADDINGS = [("", " "), (" ", ""), ("\t", "\t "), ("", "\r"), (" \t\v\f", "\f\v\t \r")]
+
+
+@pytest.mark.parametrize(("before", "after"), PADDINGS)
+async def test_white_space_around_base64_does_not_count(before: str, after: str) -> None:
+    async with connected() as client:
+        user, word = (before + b64(text) + after for text in ("ali", PASSWORD))
+        assert (await converse(client, "AUTH LOGIN", user, word)).code == 235
+
+
+@pytest.mark.parametrize(("before", "after"), PADDINGS)
+async def test_white_space_around_an_asterisk_does_not_count(before: str, after: str) -> None:
+    async with connected() as client:
+        assert status(await converse(client, "AUTH LOGIN", f"{before}*{after}")) == (501, "5.7.0")
+
+
+@pytest.mark.parametrize("line", ["AUTH PLAIN  {}", "AUTH PLAIN {} ", "AUTH PLAIN {} \t "])
+async def test_white_space_around_an_initial_response_does_not_count(line: str) -> None:
+    async with connected() as client:
+        assert (await client.command(line.format(plain("ali", PASSWORD)))).code == 235
+
+
 async def test_an_empty_initial_response_is_an_equals_sign() -> None:
     async with connected() as client:
         assert status(await client.command("AUTH PLAIN =")) == (501, "5.5.2")
-        assert status(await converse(client, "AUTH LOGIN =", b64(PASSWORD))) == (501, "5.5.2")
+        assert status(await converse(client, "AUTH LOGIN =", b64(PASSWORD))) == (535, "5.7.8")
 
 
 async def test_a_server_that_speaks_first_takes_no_initial_response() -> None:
@@ -253,12 +276,17 @@ async def test_a_mechanism_nobody_knows() -> None:
             assert status(await client.command(f"AUTH {name}")) == (504, "5.5.4")
 
 
-async def test_auth_is_an_extension_and_so_needs_ehlo() -> None:
-    async with connected() as client:
-        assert (await client.command("HELO client.example")).code == 250
-        assert (await client.command(f"AUTH PLAIN {plain('ali', PASSWORD)}")).code == 503
-        await client.ehlo()
-        assert (await client.auth_plain("ali", PASSWORD)).code == 235
+@pytest.mark.parametrize("name", MECHANISMS)
+async def test_printers_authenticate_after_helo(name: str) -> None:
+    async with open_client(
+        auth_app(), Config(auth_mechanisms=MECHANISMS, scram_lookup=lookup, allow_insecure_auth=True)
+    ) as client:
+        initial, answers = way_in(name)
+        assert (await client.command(f"AUTH {name} {initial}".strip())).code == 503
+        assert (await client.command("HELO printer")).code == 250
+        assert (await converse(client, f"AUTH {name} {initial}".strip(), *answers)).code == 235
+        assert client.session.user == "ali"
+        assert (await client.auth_plain("ali", PASSWORD)).code == 503
 
 
 async def test_a_line_of_the_exchange_that_is_too_long() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.socket_support import port_of
 from trio_smtp import App, Config, DataContext, create_context
 
 from .conftest import CertificateFiles
@@ -136,7 +137,7 @@ async def test_the_client_counts_the_messages_that_were_accepted(
         kind = [*kind, str(ca_file)]
     context = create_context(certificate_files.cert, certificate_files.key)
     async with serving(counted.app, ssl_context=context) as server:
-        code, found, errors = await load(server.port, *kind, "--connections", "1", "--messages", "25")
+        code, found, errors = await load(port_of(server), *kind, "--connections", "1", "--messages", "25")
     assert (code, errors) == (0, "")
     assert (found["messages"], found["octets"]) == (25, 25 * 4096)
     assert counted.sizes == [4096] * 25
@@ -147,7 +148,7 @@ async def test_the_client_counts_the_messages_that_were_accepted(
 async def test_messages_of_the_warm_up_are_not_counted() -> None:
     counted = Counted()
     async with serving(counted.app) as server:
-        _, found, _ = await load(server.port, "--warm-up", "0.05", "--connections", "1", "--messages", "5")
+        _, found, _ = await load(port_of(server), "--warm-up", "0.05", "--connections", "1", "--messages", "5")
     assert found["messages"] == 5
     assert len(counted.sizes) > 5
 
@@ -155,14 +156,14 @@ async def test_messages_of_the_warm_up_are_not_counted() -> None:
 async def test_dots_before_lines_are_doubled() -> None:
     counted = Counted()
     async with serving(counted.app) as server:
-        _, found, _ = await load(server.port, "--dotted", "--size", "7600", "--connections", "1", "--messages", "1")
+        _, found, _ = await load(port_of(server), "--dotted", "--size", "7600", "--connections", "1", "--messages", "1")
     assert found["octets"] == 7600
     assert counted.sizes == [7500]
 
 
 async def test_a_refused_message_ends_the_client_and_is_not_counted() -> None:
     async with serving(Counted(most=3).app) as server:
-        code, found, errors = await load(server.port, "--connections", "1", "--messages", "4")
+        code, found, errors = await load(port_of(server), "--connections", "1", "--messages", "4")
     assert (code, found) == (1, None)
     assert errors == f"after b'{'x' * 40}': b'452 4.3.1 No more\\r\\n' is not what answers it\n"
 
@@ -190,19 +191,19 @@ async def test_a_server_that_answers_too_little_ends_the_client() -> None:
         await trio.sleep_forever()
 
     async with serving(app) as server:
-        code, found, errors = await load(server.port, "--seconds", "0", "--patience", "0.2")
+        code, found, errors = await load(port_of(server), "--seconds", "0", "--patience", "0.2")
     assert (code, found) == (1, None)
     assert errors == "the server answers too little: 0 messages until the time was up\n"
 
 
 async def test_a_server_without_the_extension_is_told_apart_from_a_failure() -> None:
     async with serving(Counted().app, chunking=False) as server:
-        assert await load(server.port, "--bdat") == (0, {"unsupported": "CHUNKING"}, "")
+        assert await load(port_of(server), "--bdat") == (0, {"unsupported": "CHUNKING"}, "")
 
 
 async def test_idle_connections_are_all_there() -> None:
     async with serving(Counted().app) as server:
-        code, found, errors = await load(server.port, "--idle", "100")
+        code, found, errors = await load(port_of(server), "--idle", "100")
         assert server.stats.connections_accepted == 100
     assert (code, errors) == (0, "")
     assert found["connections"] == 100
@@ -210,6 +211,6 @@ async def test_idle_connections_are_all_there() -> None:
 
 async def test_an_idle_connection_that_is_refused_ends_the_client() -> None:
     async with serving(Counted().app, Config(hostname="mx.example", max_connections=50)) as server:
-        code, found, errors = await load(server.port, "--idle", "100")
+        code, found, errors = await load(port_of(server), "--idle", "100")
     assert (code, found) == (1, None)
     assert "421" in errors

@@ -21,7 +21,7 @@ DEFAULTS: dict[str, object] = {
     "hostname": socket.gethostname(), "banner": "ESMTP", "lmtp": False,
     "ssl_context": None, "implicit_tls": False, "starttls_required": False, "tls_handshake_timeout": 30,
     "auth_mechanisms": ("PLAIN", "LOGIN"), "auth_required": False, "allow_insecure_auth": False,
-    "auth_required_message": "Authentication required", "scram_lookup": None, "max_auth_failures": 3,
+    "auth_required_message": "Authentication required", "scram_lookup": None, "max_auth_failures": 6,
     "auth_failure_delay": 0,
     "max_message_size": 33_554_432, "max_recipients": 1000, "max_command_line": 2048, "max_auth_line": 12_288,
     "max_data_line": None, "max_transactions": None,

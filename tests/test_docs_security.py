@@ -21,7 +21,9 @@ from tests.tls_support import NAME, der, presented
 from trio_smtp.testing import open_client
 
 PAGE = Path(__file__).parents[1] / "docs" / "security-of-the-session.md"
-TLS, PASSWORDS, SCRAM, OAUTH, OWN = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+TLS, IDENTITIES, PASSWORDS, SCRAM, OAUTH, OWN = re.findall(
+    r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.fixture
@@ -64,6 +66,29 @@ async def test_tls(
     assert capsys.readouterr().out == "mail.example.net: TLSv1.3, TLS_AES_256_GCM_SHA384\n"
 
 
+@pytest.mark.parametrize(
+    ("username", "authzid", "user"),
+    [
+        ("ali", "", "ali"),
+        ("ali", "ali", "ali"),
+        ("ali", "sales", "sales"),
+        ("ali", "cassim", None),
+        ("cassim", "", "cassim"),
+        ("cassim", "sales", None),
+    ],
+)
+async def test_identities(
+    files: trustme.LeafCert, client_ssl_context: ssl.SSLContext, username: str, authzid: str, user: str | None
+) -> None:
+    program = run(IDENTITIES)
+    async with open_client(program.app, program.config) as client:
+        await client.ehlo()
+        await client.starttls(client_ssl_context, NAME)
+        await client.ehlo()
+        assert (await client.auth_plain(username, "Open Sesame", authzid)).code == (535 if user is None else 235)
+        assert client.session.user == user
+
+
 async def test_passwords(
     files: trustme.LeafCert, client_ssl_context: ssl.SSLContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +126,7 @@ async def test_oauth_and_certificates(files: trustme.LeafCert, ca: trustme.CA) -
     ca.issue_cert("ali@example.com").configure_cert(certified)
     for command, user in (
         ("AUTH EXTERNAL =", "whom the certificate names"),
+        (f"AUTH EXTERNAL {b64('whom the certificate names')}", "whom the certificate names"),
         (f"AUTH OAUTHBEARER {oauthbearer('ali', 'token-of-ali')}", "ali@example.com"),
         (f"AUTH OAUTHBEARER {oauthbearer('ali', 'another')}", None),
     ):

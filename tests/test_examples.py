@@ -18,6 +18,7 @@ import pytest
 import trio
 import trustme
 
+from tests.socket_support import port_of
 from trio_smtp import Config, SMTPServer
 from trio_smtp.testing import Client, open_client
 
@@ -70,7 +71,7 @@ async def test_it_serves_as_a_script(name: str, script: Script) -> None:
         server: SMTPServer = await nursery.start(function, *arguments, attrs.evolve(config, port=0))
 
         def greet() -> int:
-            with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+            with smtplib.SMTP("127.0.0.1", port_of(server), timeout=30) as client:
                 return client.ehlo()[0]
 
         assert await trio.to_thread.run_sync(greet) == 250
@@ -192,7 +193,7 @@ async def test_memory_channel_ends_after_what_the_worker_still_holds(capsys: pyt
         server: SMTPServer = await nursery.start(module.main, Config(port=0))
 
         def send() -> None:
-            with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+            with smtplib.SMTP("127.0.0.1", port_of(server), timeout=30) as client:
                 client.sendmail(ALICE, "bob@example.com", MESSAGE)
 
         await trio.to_thread.run_sync(send)

@@ -152,7 +152,7 @@ async def test_an_end_of_tls_is_said_as_such(
 
 async def test_no_name_is_asked_for(server_ssl_context: ssl.SSLContext) -> None:
     async with open_client(Log().app, ssl_context=server_ssl_context) as client:
-        await client.starttls(lax_client_context())
+        await client.starttls(lax_client_context(), None)
         await client.ehlo()
         assert client.session.secure
         assert client.session.servername is None

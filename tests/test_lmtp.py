@@ -99,11 +99,12 @@ async def test_the_rfcs_example(cut: Cut) -> None:
     assert taken == [b"Blah blah blah...\r\n", b"Blah\r\nblah\r\n"]
 
 
-@pytest.mark.parametrize("hello", ["HELO x", "EHLO x"])
+@pytest.mark.parametrize("hello", ["HELO x", "EHLO x", "ehlo x", "EHLO", "HELO a b"])
 async def test_lmtp_knows_only_lhlo(hello: str) -> None:
     app, _ = mail_app()
     async with open_client(app, lmtp=True) as client:
-        assert (await client.command(hello)).code == 500
+        reply = await client.command(hello)
+        assert (reply.code, reply.text) == (500, "This is LMTP: send LHLO")
         assert (await client.command("MAIL FROM:<a@example.org>")).code == 503
         assert (await client.command("LHLO x")).code == 250
         assert (client.session.opening_command, client.session.transmission_type) == ("LHLO", "LMTP")
@@ -113,7 +114,7 @@ async def test_smtp_does_not_know_lhlo() -> None:
     app, _ = mail_app()
     async with open_client(app) as client:
         await client.ehlo()
-        assert status(await client.command("LHLO x")) == (500, "5.5.1")
+        assert await client.command("LHLO x") == Reply(500, "This is SMTP: send EHLO", "5.5.1")
 
 
 @pytest.mark.parametrize("body", [pytest.param(BODY, id="in one receive"), pytest.param(LARGE, id="streamed")])

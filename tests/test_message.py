@@ -337,10 +337,10 @@ def test_a_channel_that_is_given_back_is_empty_and_serves_again() -> None:
     for chunk in (b"one", b"two"):
         channel[0].send_nowait(chunk)
     pool.give_back(channel, 2)
-    assert pool.take() is channel
+    assert pool.take() == channel  # a compiled module makes another tuple of the same two ends
     with pytest.raises(trio.WouldBlock):
         channel[1].receive_nowait()
-    assert pool.take() is not channel
+    assert pool.take() != channel
 
 
 def test_only_so_many_channels_are_kept() -> None:

@@ -19,7 +19,7 @@ import trio
 import trustme
 
 from tests.conftest import CertificateFiles
-from tests.socket_support import serving
+from tests.socket_support import port_of, serving
 from tests.support import BODY
 from tests.tls_support import NAME, connect, der, presented
 from trio_smtp import (
@@ -88,7 +88,7 @@ class Submission:
 
     @property
     def port(self) -> int:
-        return self.server.port
+        return port_of(self.server)
 
 
 @asynccontextmanager
@@ -284,6 +284,22 @@ async def test_programs(certificate_files: CertificateFiles, place: Place, progr
         ((user, by, body),) = submitted.seen
         assert (user, by) == ("ali", mechanism)
         assert body.replace(b"\r\n", b"").endswith(BODY.replace(b"\r\n", b""))
+
+
+@pytest.mark.parametrize(
+    "mechanism", [pytest.param(each, marks=pytest.mark.program("gsasl")) for each in ("PLAIN", *SECRETS)]
+)
+@pytest.mark.parametrize(("authzid", "right"), [("ali", True), ("bob", False)])
+async def test_gsasl_names_whom_to_act_as(
+    certificate_files: CertificateFiles, place: Place, mechanism: str, authzid: str, right: bool
+) -> None:
+    """As sendmail, mutt and nmh do (by Cyrus SASL, by gsasl): the user's own name is no other identity."""
+    await skip_unless_able(gsasl, mechanism)
+    async with submission(certificate_files, place, mechanism) as submitted:
+        done = await call(*gsasl(mechanism, submitted.port, place, PASSWORD), "-z", authzid)
+        assert (done.returncode == 0) is right, done
+        stats = submitted.server.stats
+        assert (stats.auth_successes, stats.auth_failures) == (int(right), int(not right))
 
 
 # openssl

@@ -16,6 +16,7 @@ import attrs
 import pytest
 import trio
 
+from tests.socket_support import port_of
 from trio_smtp import App, AuthContext, Config, MailFromContext, Session, SMTPServer
 from trio_smtp.delivery.maildir import maildir
 
@@ -71,7 +72,7 @@ class MailServer:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.serve_listeners, await self.server.listen_tcp(port=0))
             with trio.fail_after(2 * PATIENCE):
-                yield self.server.port
+                yield port_of(self.server)
             self.server.drain()
 
     def delivered(self) -> list[bytes]:

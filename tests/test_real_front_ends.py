@@ -17,6 +17,7 @@ import pytest
 import trio
 import trustme
 
+from tests.socket_support import port_of
 from trio_smtp import (
     App,
     AuthContext,
@@ -294,7 +295,7 @@ async def test_haproxy_tells_who_the_client_is(
     send = "send-proxy" if version == 1 else "send-proxy-v2 proxy-v2-options unique-id,crc32c"
     async with (
         serving(sink.app, proxy_protocol=LOOPBACK, **tls) as server,
-        haproxy(tmp_path, server.port, send) as front,
+        haproxy(tmp_path, port_of(server), send) as front,
     ):
         client_port = await trio.to_thread.run_sync(way.send, front, client_ssl_context)
         seen = await sink.next()
@@ -334,7 +335,7 @@ async def test_haproxy_that_ends_tls_tells_of_it(
         serving(sink.app, proxy_protocol=LOOPBACK) as server,
         haproxy(
             tmp_path,
-            server.port,
+            port_of(server),
             "send-proxy-v2 proxy-v2-options ssl,cert-cn,authority",
             f"ssl crt {pem} ca-file {ca_file} verify required",
         ) as front,
@@ -365,7 +366,9 @@ async def test_its_health_checks_are_no_clients(sink: Sink, tmp_path: Path) -> N
     async with (
         serving(sink.app, proxy_protocol=LOOPBACK) as server,
         haproxy(
-            tmp_path, server.port, f"send-proxy-v2 check-send-proxy check inter {LIFETIME}s\n  option smtpchk EHLO us"
+            tmp_path,
+            port_of(server),
+            f"send-proxy-v2 check-send-proxy check inter {LIFETIME}s\n  option smtpchk EHLO us",
         ),
     ):
         with reasons, receive_channel, trio.fail_after(PATIENCE):
@@ -454,7 +457,7 @@ async def test_curl_through_haproxy(
     implicit_tls = scheme == "smtps"
     async with (
         serving(sink.app, proxy_protocol=LOOPBACK, ssl_context=server_ssl_context, implicit_tls=implicit_tls) as server,
-        haproxy(tmp_path, server.port, "send-proxy-v2") as front,
+        haproxy(tmp_path, port_of(server), "send-proxy-v2") as front,
     ):
         await run(
             *("curl", "--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca_file), "--interface", ELSEWHERE[0]),

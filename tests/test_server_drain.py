@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.socket_support import port_of
 from trio_smtp import App, Config, ConnectContext, RcptToContext, SMTPServer
 from trio_smtp.testing import Client, MemoryListener, open_client
 
@@ -47,7 +48,7 @@ async def test_an_idle_client_hears_it_at_once() -> None:
 async def test_nobody_new_is_let_in() -> None:
     app, _ = mail_app()
     async with until_drained(app) as server:
-        port = server.port
+        port = port_of(server)
         async with connected(server) as client:
             await start_transaction(client)
             server.drain()
@@ -129,7 +130,7 @@ async def test_over_tls_too(server_ssl_context: ssl.SSLContext, client_ssl_conte
     app, _ = mail_app()
     config = Config(ssl_context=server_ssl_context, implicit_tls=True)
     async with until_drained(app, config) as server:
-        client = Client(await trio.open_tcp_stream("127.0.0.1", server.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(server)))
         await shake_hands(client, client_ssl_context)
         await client.ehlo()
         server.drain()
@@ -225,7 +226,7 @@ async def test_cancelling_closes_sockets_at_once_and_runs_on_close() -> None:
     listeners = await server.listen_tcp(port=0)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, listeners)
-        idle, busy = [Client(await trio.open_tcp_stream("127.0.0.1", server.port)) for _ in range(2)]
+        idle, busy = [Client(await trio.open_tcp_stream("127.0.0.1", port_of(server))) for _ in range(2)]
         await idle.read_reply()
         await busy.read_reply()
         await start_data(busy)

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests.socket_support import port_of
 from trio_smtp import Config, ConnectContext, SMTPServer
 from trio_smtp.testing import Client, MemoryListener
 
@@ -23,7 +24,7 @@ FULL_FOR_HOST = b"421 4.7.0 Too many connections from your host\r\n"
 
 async def read_all(listening: SMTPServer) -> bytes:
     """Connect; returns everything the server says."""
-    async with await trio.open_tcp_stream("127.0.0.1", listening.port) as stream:
+    async with await trio.open_tcp_stream("127.0.0.1", port_of(listening)) as stream:
         return await Client(stream).read_to_end()
 
 
@@ -79,7 +80,7 @@ async def test_an_ipv6_network_of_64_bits_is_one_host() -> None:
     app, _ = mail_app()
 
     async def come_from(listening: SMTPServer, address: str) -> Client:
-        client = Client(await trio.open_tcp_stream("127.0.0.1", listening.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(listening)))
         await client.send_bytes(b"PROXY TCP6 %b 2001:db8::25 4321 25\r\n" % address.encode())
         client.greeting = await client.read_reply()
         return client
@@ -122,7 +123,7 @@ async def test_a_refusal_on_an_implicit_tls_port_is_silent(
 ) -> None:
     app, _ = mail_app()
     async with serving(app, max_connections=1, implicit_tls=True, ssl_context=server_ssl_context) as listening:
-        client = Client(await trio.open_tcp_stream("127.0.0.1", listening.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(listening)))
         await shake_hands(client, client_ssl_context)
         assert await read_all(listening) == b""
         assert listening.stats.connections_refused == 1
@@ -146,7 +147,7 @@ async def test_a_refusal_on_a_listener_of_tls_streams_is_silent(server_certifica
 async def test_a_refused_client_that_talks_gets_its_reply_all_the_same() -> None:
     app, _ = mail_app()
     async with serving(app, max_connections=1) as listening, connected(listening):
-        client = Client(await trio.open_tcp_stream("127.0.0.1", listening.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(listening)))
         await client.send_bytes(b"EHLO client.example\r\n" * 1000)
         assert await client.read_to_end() == b"421 Too many connections\r\n"  # and no reset
         await client.aclose()

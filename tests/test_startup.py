@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,27 @@ def test_what_few_need_is_imported_by_them(imported: set[str], module: str) -> N
 @pytest.mark.parametrize("module", ["cli", "delivery", "plugins", "protocol.scram", "received", "testing"])
 def test_what_the_library_has_for_a_few_is_imported_by_them(imported: set[str], module: str) -> None:
     assert f"trio_smtp.{module}" not in imported
+
+
+def test_the_version_is_that_of_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(trio_smtp), "__version__", raising=False)
+    assert trio_smtp.__version__ == importlib.metadata.version("trio-smtp")
+    assert "__version__" in vars(trio_smtp), "looked up once"
+
+
+def test_a_package_that_is_not_installed_has_a_version_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.delitem(vars(trio_smtp), "__version__", raising=False)
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert trio_smtp.__version__ == "0+unknown"
+    del trio_smtp.__version__
+
+
+@pytest.mark.parametrize("name", ["version", "__versions__", "Server"])
+def test_a_name_that_does_not_exist_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"module 'trio_smtp' has no attribute '{name}'"):
+        getattr(trio_smtp, name)
+    with pytest.raises(ImportError, match="cannot import name"):
+        exec(f"from trio_smtp import {name}")

@@ -7,6 +7,7 @@ import ssl
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from trio_smtp import (
     App,
@@ -137,6 +138,24 @@ async def test_starttls_shakes_hands(server_ssl_context: ssl.SSLContext, client_
         assert client.session.secure
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"), [((), "localhost"), (("mx.example.com",), "mx.example.com"), ((None,), None)]
+)
+async def test_starttls_names_a_host(
+    server_ssl_context: ssl.SSLContext, ca: trustme.CA, names: tuple[str | None, ...], expected: str | None
+) -> None:
+    """From Python 3.14 on a context that checks names wants one to check; without any it takes none."""
+    app, _ = mail_app()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.configure_trust(context)
+    context.check_hostname = expected is not None
+    async with open_client(app, ssl_context=server_ssl_context) as client:
+        await client.ehlo()
+        assert (await client.starttls(context, *names)).code == 220
+        await client.ehlo()
+        assert client.session.servername == expected
+
+
 async def test_auth_plain_sends_all_three() -> None:
     app, _ = mail_app()
     seen: list[object] = []
@@ -144,7 +163,7 @@ async def test_auth_plain_sends_all_three() -> None:
     @app.on_auth
     async def check(ctx: AuthContext) -> None:
         seen.append(ctx.credentials)
-        ctx.accept()
+        ctx.accept(authzid=ctx.credentials.authzid)
 
     async with open_client(app, allow_insecure_auth=True) as client:
         await client.ehlo()

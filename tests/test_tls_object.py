@@ -19,6 +19,7 @@ from trio_smtp.net.tls_object import improve, shaking_hands
 from trio_smtp.net.transport import SocketTransport, acknowledge_at_once
 from trio_smtp.testing import Client, open_client
 
+from .socket_support import port_of
 from .tls_support import NAME, Log, lax_client_context, server_context, shake_hands
 
 QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -248,7 +249,7 @@ async def test_a_health_check_on_a_tls_port_is_no_warning(
     server = SMTPServer(Log().app, Config(ssl_context=server_ssl_context, implicit_tls=True))
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, await server.listen_tcp(port=0))
-        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
         if reset:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await stream.aclose()

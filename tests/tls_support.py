@@ -7,6 +7,7 @@ import ssl
 import trio
 import trustme
 
+from tests.socket_support import port_of
 from trio_smtp import (
     App,
     AuthContext,
@@ -100,4 +101,4 @@ def der(leaf: trustme.LeafCert) -> bytes:
 
 async def connect(server: SMTPServer) -> Client:
     """A client on a socket; nothing was read yet."""
-    return Client(await trio.open_tcp_stream("127.0.0.1", server.port))
+    return Client(await trio.open_tcp_stream("127.0.0.1", port_of(server)))

@@ -58,6 +58,9 @@ from .server.workers import Reload as Reload
 from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
 
+#: The version of the installed distribution, ``"0+unknown"`` where the package is not installed.
+__version__: str
+
 __all__ = [
     "Address",
     "App",
@@ -117,3 +120,17 @@ __all__ = [
     "serve",
     "serve_workers",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """Look up `__version__` when it is asked for: importlib.metadata takes longer to import than the library."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("trio-smtp")
+    except PackageNotFoundError:
+        found = "0+unknown"
+    globals()[name] = found
+    return found

@@ -108,12 +108,13 @@ class Client:
         """Say EHLO."""
         return await self.command(f"EHLO {name}")
 
-    async def starttls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = None) -> Reply:
+    async def starttls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = "localhost") -> Reply:
         """Say STARTTLS and shake hands; the caller says EHLO again.
 
         Args:
             ssl_context: A client-side context.
-            server_hostname: Whom the certificate must name.
+            server_hostname: The name that is asked for (SNI), and that the certificate must have where the context
+                checks that. None asks for no name; from Python 3.14 on that needs a context that checks none.
 
         Raises:
             trio.BrokenResourceError: The handshake failed.

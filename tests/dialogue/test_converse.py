@@ -74,7 +74,7 @@ VERBS = [
          "250-CHUNKING", "250-SMTPUTF8", "250-ENHANCEDSTATUSCODES", "250-LIMITS RCPTMAX=1000", "250 HELP"),
         config={"hide_extensions": ()}, app=bare_app,
     ),
-    Talk("LHLO is not SMTP", (BANNER, b"LHLO c\r\n", "500 Command not recognized"), behind="250 OK"),
+    Talk("LHLO is not SMTP", (BANNER, b"LHLO c\r\n", "500 This is SMTP: send EHLO"), behind="250 OK"),
     Talk("MAIL needs a HELO", (BANNER, b"MAIL FROM:<>\r\n", "503 Send HELO or EHLO first"), behind="250 OK"),
     Talk("MAIL in a transaction", (*HELLO, *sender(), sender()[0], NOT_INSIDE)),
     Talk("EHLO ends a transaction", (*ready(), *AGAIN, *recipient()[:1], "503 5.5.1 Need MAIL before RCPT")),
@@ -226,7 +226,7 @@ BDAT = [
 ]  # fmt: skip
 
 LMTP = [
-    Talk("LHLO", (BANNER, b"EHLO c\r\n", "500 Command not recognized", b"LHLO c\r\n", *HELLO[2:])),
+    Talk("LHLO", (BANNER, b"EHLO c\r\n", "500 This is LMTP: send LHLO", b"LHLO c\r\n", *HELLO[2:])),
     Talk("all refused", (*HELLO, *sender(), *recipient("unknown")[:1], "550 ...", b"DATA\r\n", "503 ...")),
     Talk(
         "DATA has a reply for each", (*ready(), *recipient("full"), *recipient("c"), *MESSAGE,
@@ -299,7 +299,7 @@ AUTH = [
     Talk("a temporary failure", (*HELLO, b"AUTH PLAIN %s\r\n" % plain("later", "x").encode(), "454 4.7.0 Not now")),
     Talk("no such mechanism", (*HELLO, b"AUTH NTLM\r\n", "504 5.5.4 Unrecognized authentication mechanism")),
     Talk("in a transaction", (*ready(), b"AUTH PLAIN\r\n", NOT_INSIDE)),
-    Talk("after HELO", (BANNER, b"HELO c\r\n", "250 ...", b"AUTH PLAIN\r\n", "503 Send EHLO first"), behind="250 OK"),
+    Talk("after HELO", (BANNER, b"HELO c\r\n", "250 ...", b"AUTH PLAIN %s\r\n" % ALICE, "235 ..."), behind="250 OK"),
     Talk("before EHLO", (BANNER, b"AUTH PLAIN\r\n", "503 Send EHLO first"), behind="250 OK"),
     Talk("nobody can say", (*HELLO, b"AUTH PLAIN\r\n", "502 5.5.1 Command not implemented"), app=bare_app),
     Talk(

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 import trustme
 
-from tests.socket_support import serving
+from tests.socket_support import port_of, serving
 from tests.support import note_closes, start_data, start_transaction
 from tests.tls_support import server_context
 from trio_smtp import App, Config, DataContext, MessageIncomplete, SMTPServer
@@ -365,7 +365,7 @@ async def test_renegotiation(server_certificate: trustme.LeafCert, option: int) 
             await trio.lowlevel.checkpoint()
         assert (server.stats.tls_handshakes, server.stats.tls_failures) == (1, 0)
         assert noted.reasons == ["lost"]
-        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        async with await trio.open_tcp_stream("127.0.0.1", port_of(server)) as stream:
             another = Client(stream)
             assert (await another.read_reply()).code == 220
             await another.ehlo()

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.socket_support import port_of
 from tests.support import closed
 from trio_smtp import (
     App,
@@ -389,7 +390,7 @@ async def test_a_hostile_name_in_reverse_dns(mock_clock: trio.testing.MockClock)
     async with trio.open_nursery() as nursery:
         server = SMTPServer(app, Config(hostname="mx.example", reverse_dns=True))
         await nursery.start(lambda task_status: server.serve_tcp(port=0, task_status=task_status))
-        client = Client(await trio.open_tcp_stream("127.0.0.1", server.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(server)))
         assert (await client.read_reply()).code == 220
         await client.aclose()
         nursery.cancel_scope.cancel()
@@ -418,7 +419,7 @@ async def test_strangers_speak_for_nobody(case: str) -> None:
     server = SMTPServer(Mailbox().app, Config(hostname="mx.example", **changes))
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: server.serve_tcp(port=0, task_status=task_status))
-        client = Client(await trio.open_tcp_stream("127.0.0.1", server.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(server)))
         assert (await client.read_reply()).code == 220
         ehlo = await client.ehlo()
         assert not any(line.startswith(("XCLIENT", "XFORWARD")) for line in ehlo.lines)
@@ -436,7 +437,7 @@ async def test_xclient_does_not_open_the_door_wider() -> None:
     server = SMTPServer(Mailbox().app, Config(hostname="mx.example", xclient=["127.0.0.1"], xforward=["127.0.0.1"]))
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: server.serve_tcp(port=0, task_status=task_status))
-        client = Client(await trio.open_tcp_stream("127.0.0.1", server.port))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port_of(server)))
         await client.read_reply()
         await client.ehlo()
         for bad in (

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.socket_support import port_of
 from tests.support import closed, note_closes, start_data, start_transaction
 from trio_smtp import App, AuthContext, Config, DataContext, SMTPServer
 from trio_smtp.connection.wire import RECEIVE_SIZE
@@ -335,7 +336,7 @@ async def test_a_handshake_that_drips(
 
 
 async def connect(server: SMTPServer, source: str = "127.0.0.1") -> Client:
-    return Client(await trio.open_tcp_stream("127.0.0.1", server.port, local_address=source))
+    return Client(await trio.open_tcp_stream("127.0.0.1", port_of(server), local_address=source))
 
 
 @pytest.mark.parametrize("header", [b"", b"PROXY TCP4 1.2.3.4", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"])

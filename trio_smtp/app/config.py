@@ -163,7 +163,8 @@ class Config(ShowsFields):
         scram_lookup: ``async (username, session)``, gives the user's `ScramSecret` for ``session.auth_mechanism``
             or None; SCRAM needs it.
         auth_required_message: The text of that 530.
-        max_auth_failures: So many refused attempts get 421 4.7.0.
+        max_auth_failures: So many refused attempts get 421 4.7.0. Clients such as smtplib try several mechanisms with
+            one password.
         auth_failure_delay: Waited before the first refusal is sent; doubles with each.
         max_message_size: Octets of a message; None: no limit.
         max_recipients: Recipients of a transaction (452 4.5.3).
@@ -232,7 +233,7 @@ class Config(ShowsFields):
         default=None, validator=attrs.validators.optional(attrs.validators.is_callable()), repr=False
     )
     auth_required_message: str = attrs.field(default="Authentication required", validator=_line)
-    max_auth_failures: int = _count(3)
+    max_auth_failures: int = _count(6)
     auth_failure_delay: float = _seconds(0, least=0)
 
     max_message_size: int | None = _maybe_count(33_554_432)

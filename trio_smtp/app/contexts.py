@@ -156,11 +156,13 @@ class AuthContext(Context):
         credentials: What the client presented.
         accepted: Whether `accept` was called.
         user: What `accept` was called with.
+        authzid: The authorization identity that `accept` was called with.
     """
 
     credentials: Credentials
     accepted: bool = False
     user: object = None
+    authzid: str = ""
     _challenge: Mapping[str, str] | None = None
 
     _refusal: ClassVar[tuple[int, str]] = (535, "Authentication credentials invalid")
@@ -185,14 +187,20 @@ class AuthContext(Context):
             raise TypeError(f"error must map strings to strings, not {error!r}")
         self._challenge = dict(error)
 
-    def accept(self, user: object = None) -> None:
+    def accept(self, user: object = None, *, authzid: str = "") -> None:
         """Let the client in.
+
+        A client may ask to act as somebody else: ``credentials.authzid`` is that authorization identity, and ``""``
+        where the client named none, or the user's own name. When it names another one, the client gets 535 unless it
+        is given here. EXTERNAL has no other user name: there it may also be the `user`.
 
         Args:
             user: Kept in ``session.user``; None is legal (``session.authenticated`` tells).
+            authzid: ``credentials.authzid``, when the user may act as that identity.
         """
         self.accepted = True
         self.user = user
+        self.authzid = authzid
 
 
 @attrs.define(eq=False, repr=False)

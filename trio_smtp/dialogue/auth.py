@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from trio_smtp.app.application import Phase
 from trio_smtp.app.contexts import AuthContext
 from trio_smtp.protocol.commands import Command
-from trio_smtp.protocol.credentials import Credentials, ScramSecret, XClientCredentials
+from trio_smtp.protocol.credentials import Credentials, ExternalCredentials, ScramSecret, XClientCredentials
 from trio_smtp.protocol.errors import ProtocolError, SMTPError
 from trio_smtp.protocol.exchange import Exchange, Mechanism, SASLContext, SecretNeeded
 from trio_smtp.protocol.replies import Reply
@@ -24,6 +24,9 @@ __all__ = ["authenticate", "log_in"]
 _CONTINUE = Reply(334, "")
 _ACCEPTED = Reply(235, "Authentication successful", "2.7.0")
 _NOBODY_ACCEPTED = Reply(535, "Authentication credentials invalid", "5.7.8")
+#: What log lines say about a refusal that looks like a handler's oversight.
+_XCLIENT_HINT = "hint: on_auth did not accept XClientCredentials"
+_IDENTITY_HINT = "hint: accept(user, authzid=credentials.authzid) lets a user act as another identity"
 _TOO_MANY_FAILURES = Reply(421, "Too many failed authentications", "4.7.0")
 
 
@@ -57,8 +60,6 @@ def _mechanism(dialogue: Dialogue, name: str) -> Mechanism:
         raise ProtocolError("Command not implemented", 502, "5.5.1")
     if session.authenticated:
         raise ProtocolError("Already authenticated", 503, "5.5.1")
-    if session.opening_command == "HELO":
-        raise ProtocolError("Send EHLO first", 503, "5.5.1")
     mechanism = mechanisms.get(name)
     if mechanism is None:
         raise ProtocolError("Unrecognized authentication mechanism", 504, "5.5.4")
@@ -98,7 +99,19 @@ def _ask_handlers(dialogue: Dialogue, credentials: Credentials) -> Steps[tuple[R
     yield step
     if step.reply.code >= 400:
         return _as_refusal(step.reply), context
-    return step.reply if context.accepted else _NOBODY_ACCEPTED, context
+    if not context.accepted:
+        return _NOBODY_ACCEPTED, context
+    # A mechanism of the user's own may return anything.
+    identity = getattr(credentials, "authzid", "")
+    if identity and identity != context.authzid and not _is_own(credentials, identity, context.user):
+        dialogue.log.event(logging.WARNING, "authorization identity refused", _IDENTITY_HINT)
+        return _NOBODY_ACCEPTED, context
+    return step.reply, context
+
+
+def _is_own(credentials: Credentials, identity: str, user: object) -> bool:
+    """Whether the authorization identity is the user's own name; EXTERNAL's handler finds that name."""
+    return identity == (user if isinstance(credentials, ExternalCredentials) else credentials.username)
 
 
 def log_in(dialogue: Dialogue, username: str) -> Steps[Reply | None]:
@@ -106,6 +119,7 @@ def log_in(dialogue: Dialogue, username: str) -> Steps[Reply | None]:
     credentials = XClientCredentials(username)
     reply, context = yield from _ask_handlers(dialogue, credentials)
     if reply.code >= 400:
+        dialogue.log.event(logging.WARNING, "XCLIENT LOGIN refused", f"reply={reply.code} {_XCLIENT_HINT}")
         return reply
     dialogue.logged_in(context.user, credentials.method)
     return None
@@ -151,7 +165,7 @@ def _exchange(dialogue: Dialogue, mechanism: Mechanism, initial: str) -> Steps[C
                 step = _advance(dialogue, exchange, secret)
             else:
                 answer = yield from _challenge(dialogue, step)
-                if answer == b"*":
+                if answer.strip() == b"*":
                     raise ProtocolError("Authentication cancelled", 501, "5.7.0")
                 step = _advance(dialogue, exchange, _decode(answer))
     except _Finished as finished:
@@ -215,7 +229,8 @@ def _look_up(dialogue: Dialogue, username: str) -> Steps[ScramSecret | None]:
 
 
 def _decode(line: bytes) -> bytes:
+    """Read base64; white space at its ends does not count: some clients send CR LF LF, or a space before CR LF."""
     try:
-        return binascii.a2b_base64(line, strict_mode=True)
+        return binascii.a2b_base64(line.strip(), strict_mode=True)
     except ValueError:
         raise ProtocolError("Not valid base64", 501, "5.5.2") from None

@@ -24,6 +24,10 @@ from .log import facts, logger
 
 __all__ = ["Capabilities"]
 
+#: What a client is told that says the other protocol's greeting: somebody gave it the wrong port.
+_LMTP_HINTS = dict.fromkeys(("HELO", "EHLO"), "This is LMTP: send LHLO")
+_SMTP_HINTS = {"LHLO": "This is SMTP: send EHLO"}
+
 
 def _usable(mechanism: Mechanism, context: SASLContext, session: Session) -> bool:
     """Whether a mechanism, which may be a user's own, says so; not when asking fails, which is logged."""
@@ -196,8 +200,8 @@ class Capabilities:
     def _build_syntax(self, auth: bool, unavailable: frozenset[str] | None) -> Syntax:
         config = self._config
         extensions = [each for each in self._extensions if each.keyword not in (unavailable or ())]
-        unknown = {"HELO", "EHLO"} if config.lmtp else {"LHLO"}
-        unknown |= {
+        hints = _LMTP_HINTS if config.lmtp else _SMTP_HINTS
+        unknown = set(hints) | {
             name for name, networks in (("XCLIENT", config.xclient), ("XFORWARD", config.xforward)) if not networks
         }
         # BDAT stays known: it is refused in a way of its own.
@@ -216,6 +220,7 @@ class Capabilities:
             strict_addresses=config.strict_addresses,
             allow_unknown_parameters=config.unknown_parameters == "allow",
             chunking=_chunking(config),
+            hints=hints,
         )
 
     def ehlo_lines(self, session: Session) -> list[str]:

@@ -70,7 +70,7 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
             return
         name = credentials.username
         right = await trio.to_thread.run_sync(users.check, name, credentials.password, limiter=limiter)
-        if right and credentials.authzid in (None, name):
+        if right and not credentials.authzid:
             ctx.accept(name)
 
     def install(app: App) -> None:

@@ -55,6 +55,7 @@ class Syntax(ShowsFields):
         strict_addresses: Hold to RFC 5321's grammar.
         allow_unknown_parameters: Accept parameters that have no parser.
         chunking: BDAT is offered.
+        hints: Texts of the 500 for some verbs that are not known here, by name in upper case.
     """
 
     verbs: Mapping[str, Verb]
@@ -64,6 +65,7 @@ class Syntax(ShowsFields):
     strict_addresses: bool = True
     allow_unknown_parameters: bool = False
     chunking: bool = False
+    hints: Mapping[str, str] = MappingProxyType({})
 
 
 def parse_command(line: bytes, syntax: Syntax) -> Command:
@@ -97,7 +99,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
             raise ProtocolError("Syntax error", 500, "5.5.2")
         if name in syntax.disabled:
             raise ProtocolError("Command not implemented", 502, "5.5.1")
-        raise ProtocolError("Command not recognized", 500, "5.5.1")
+        raise ProtocolError(syntax.hints.get(name, "Command not recognized"), 500, "5.5.1")
     if not ascii_only and verb not in _UTF8_VERBS:
         raise _unreadable(line, "Non-ASCII characters are not allowed here")
     try:

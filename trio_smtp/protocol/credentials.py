@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import attrs
 
@@ -27,8 +27,18 @@ __all__ = [
 ]
 
 
+class _WithoutIdentity(ShowsFields):
+    """For credentials that name no identity to act as besides their user name."""
+
+    __slots__ = ()
+
+    authzid: ClassVar[str] = ""
+
+
 class _WithoutPassword(ShowsFields):
     """For credentials that no password can be compared with."""
+
+    __slots__ = ()
 
     method: str
 
@@ -44,8 +54,10 @@ class PlainCredentials(ShowsFields):
     Attributes:
         method: ``"PLAIN"`` or ``"LOGIN"``.
         username: The authentication identity.
-        password: The password; not in the repr.
-        authzid: The identity to act as, when PLAIN names one that is not empty; None otherwise.
+        password: The password, read as UTF-8, or as Latin-1 where it is no UTF-8; not in the repr.
+        authzid: The identity to act as, when PLAIN names another one than the user name; ``""`` otherwise.
+        password_octets: The password as it was sent; not in the repr. In credentials that were made without it: the
+            password in UTF-8.
 
     RFC: RFC 4616; draft-murchison-sasl-login.
     """
@@ -53,7 +65,10 @@ class PlainCredentials(ShowsFields):
     method: str
     username: str
     password: str = attrs.field(repr=False)
-    authzid: str | None = None
+    authzid: str = ""
+    password_octets: bytes = attrs.field(
+        default=attrs.Factory(lambda self: self.password.encode(), takes_self=True), repr=False
+    )
 
     def validate_password(self, password: str) -> bool:
         """Whether the client knows this password, compared in constant time."""
@@ -61,7 +76,7 @@ class PlainCredentials(ShowsFields):
 
 
 @attrs.frozen(repr=False)
-class CramMD5Credentials(ShowsFields):
+class CramMD5Credentials(_WithoutIdentity):
     """A user name, and a digest that proves a password without sending it.
 
     Attributes:
@@ -85,7 +100,7 @@ class CramMD5Credentials(ShowsFields):
 
 
 @attrs.frozen(repr=False)
-class OAuthCredentials(_WithoutPassword):
+class OAuthCredentials(_WithoutPassword, _WithoutIdentity):
     """A user name and an OAuth 2.0 bearer token, from XOAUTH2 or OAUTHBEARER.
 
     Attributes:
@@ -110,19 +125,19 @@ class ExternalCredentials(_WithoutPassword):
     """The client's TLS certificate vouches for it; see ``session.tls.peer_certificate``.
 
     Attributes:
-        authzid: The identity to act as, or None for the one the certificate names.
+        authzid: The identity to act as; ``""`` for the one the certificate names.
         method: ``"EXTERNAL"``.
 
     RFC: RFC 4422 appendix A.
     """
 
-    authzid: str | None = None
+    authzid: str = ""
     method: str = "EXTERNAL"
 
     @property
     def username(self) -> str:
         """The identity asked for; ``""`` when the certificate is to name it."""
-        return self.authzid or ""
+        return self.authzid
 
 
 @attrs.frozen(repr=False)
@@ -132,18 +147,18 @@ class ScramCredentials(_WithoutPassword):
     Attributes:
         method: Such as ``"SCRAM-SHA-256"``.
         username: The authentication identity.
-        authzid: The identity to act as; None, because scramp refuses clients that name one.
+        authzid: The identity to act as, when the client names another one than the user name; ``""`` otherwise.
 
     RFC: RFC 5802, RFC 7677.
     """
 
     method: str
     username: str
-    authzid: str | None = None
+    authzid: str = ""
 
 
 @attrs.frozen(repr=False)
-class XClientCredentials(_WithoutPassword):
+class XClientCredentials(_WithoutPassword, _WithoutIdentity):
     """A user who logged in at a trusted front end, which says so (XCLIENT LOGIN).
 
     Attributes:

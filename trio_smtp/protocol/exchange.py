@@ -18,7 +18,16 @@ from .credentials import Credentials
 from .errors import ProtocolError, SMTPError
 from .values import ShowsFields
 
-__all__ = ["AuthenticationFailed", "Exchange", "Mechanism", "SASLContext", "SecretNeeded", "saslname", "text_of"]
+__all__ = [
+    "AuthenticationFailed",
+    "Exchange",
+    "Mechanism",
+    "SASLContext",
+    "SecretNeeded",
+    "other_identity",
+    "saslname",
+    "text_of",
+]
 
 
 class AuthenticationFailed(SMTPError):
@@ -100,6 +109,11 @@ def saslname(value: str) -> str:
     if re.search(r"=(?!2C|3D)", value):
         raise ProtocolError("Malformed name", 501, "5.5.2")
     return value.replace("=2C", ",").replace("=3D", "=")
+
+
+def other_identity(authzid: str, username: str) -> str:
+    """The authorization identity where it is another one than the user's own name; ``""`` otherwise."""
+    return "" if authzid == username else authzid
 
 
 def text_of(value: bytes, what: str = "the response") -> str:

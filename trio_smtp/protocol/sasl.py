@@ -14,7 +14,16 @@ from .credentials import (
     PlainCredentials,
 )
 from .errors import ProtocolError
-from .exchange import AuthenticationFailed, Exchange, Mechanism, SASLContext, SecretNeeded, saslname, text_of
+from .exchange import (
+    AuthenticationFailed,
+    Exchange,
+    Mechanism,
+    SASLContext,
+    SecretNeeded,
+    other_identity,
+    saslname,
+    text_of,
+)
 
 __all__ = [
     "MECHANISMS",
@@ -27,21 +36,29 @@ __all__ = [
 
 
 def _plain(context: SASLContext) -> Exchange:
-    """RFC 4616: [authzid] NUL authcid NUL passwd, the last two never empty."""
+    """RFC 4616: [authzid] NUL authcid NUL passwd. Whether the last two may be empty is left to handlers."""
     parts = (yield b"").split(b"\0")
-    if len(parts) != 3 or not parts[1] or not parts[2]:
+    if len(parts) != 3:
         raise ProtocolError("Malformed PLAIN response", 501, "5.5.2")
-    authzid, username, password = (text_of(part) for part in parts)
-    return PlainCredentials("PLAIN", username, password, authzid or None)
+    authzid, username = text_of(parts[0]), text_of(parts[1])
+    return PlainCredentials("PLAIN", username, _password(parts[2]), other_identity(authzid, username), parts[2])
 
 
 def _login(context: SASLContext) -> Exchange:
     """Two questions, in the words that clients expect."""
     username = text_of((yield b"Username:"), "the user name")
-    password = text_of((yield b"Password:"), "the password")
-    if not username or not password:
-        raise ProtocolError("The user name or the password is empty", 501, "5.5.2")
-    return PlainCredentials("LOGIN", username, password)
+    password = yield b"Password:"
+    if b"\0" in password:
+        raise ProtocolError("NUL in the password", 501, "5.5.2")
+    return PlainCredentials("LOGIN", username, _password(password), password_octets=password)
+
+
+def _password(octets: bytes) -> str:
+    """A password as text: old clients send Latin-1, which has a character for every octet."""
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")
 
 
 def _cram_md5(context: SASLContext) -> Exchange:
@@ -100,7 +117,7 @@ def _oauthbearer(context: SASLContext) -> Exchange:
 
 def _external(context: SASLContext) -> Exchange:
     """RFC 4422 appendix A: the authorization identity, or nothing."""
-    return ExternalCredentials(text_of((yield b"")) or None)
+    return ExternalCredentials(text_of((yield b"")))
 
 
 def _has_certificate(context: SASLContext) -> bool:
@@ -110,14 +127,14 @@ def _has_certificate(context: SASLContext) -> bool:
 def _has_channel_binding(context: SASLContext) -> bool:
     if context.server_certificate is None:
         return False
-    from .scram import channel_binding  # an extra
+    from .channel_binding import channel_binding  # for -PLUS alone
 
     return channel_binding(context.server_certificate) is not None
 
 
 def _scram(name: str) -> Mechanism:
     def start(context: SASLContext) -> Exchange:
-        from .scram import scram  # an extra
+        from .scram import scram  # for SCRAM alone
 
         return scram(name, context)
 

@@ -1,13 +1,21 @@
-"""SCRAM (RFC 5802, RFC 7677), by the scramp library, as a SASL exchange."""
+"""SCRAM (RFC 5802, RFC 7677) as a SASL exchange. The scramp library makes secrets; the proof is verified here.
+
+scramp's server refuses an authorization identity, which Cyrus SASL and GNU SASL always send. The proof covers it, so
+that it cannot be taken out of the message before scramp reads it.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import re
 import secrets
-from functools import lru_cache
+import stringprep
 
+import attrs
+
+from .channel_binding import channel_binding
 from .credentials import (
     DIGEST_SIZES,
     SALT_SIZE,
@@ -17,15 +25,39 @@ from .credentials import (
     make_secret,
 )
 from .errors import ProtocolError
-from .exchange import AuthenticationFailed, Exchange, SASLContext, SecretNeeded, saslname, text_of
+from .exchange import (
+    AuthenticationFailed,
+    Exchange,
+    SASLContext,
+    SecretNeeded,
+    other_identity,
+    saslname,
+    text_of,
+)
 from .extras import scramp as library
+from .values import ShowsFields
 
 __all__ = ["Pretence", "channel_binding", "library", "make_secret", "scram", "scram_with"]
 
-_CLIENT_FIRST = re.compile(r"(?:[ny]|p=[A-Za-z0-9.-]+),(a=[^,]*)?,n=([^,]+),r=[!-+.-~-]+.*", re.DOTALL)
-#: Errors of scramp for a wrong proof or channel binding, as opposed to malformed messages.
-_FAILURES = frozenset(("invalid-proof", "channel-bindings-dont-match", "server-does-support-channel-binding"))
-_NO_SUCH_BINDING = frozenset(("channel-binding-not-supported", "unsupported-channel-binding-type"))
+#: Attributes that no RFC gives a meaning to; ``m`` would be one that must be understood.
+_EXTENSIONS = r"(?:,[A-Zbdf-hj-loqt-uw-z]=[^,]+)*"
+_NONCE = r"[!-+.-~-]+"
+_CLIENT_FIRST = re.compile(
+    rf"(?P<header>(?:[ny]|p=(?P<binding>[A-Za-z0-9.-]+)),(?:a=(?P<authzid>[^,]+))?,)"
+    rf"(?P<bare>n=(?P<username>[^,]+),r=(?P<nonce>{_NONCE}){_EXTENSIONS})"
+)
+_CLIENT_FINAL = re.compile(rf"(?P<unproved>c=(?P<binding>[^,]+),r=(?P<nonce>{_NONCE}){_EXTENSIONS}),p=(?P<proof>[^,]+)")
+#: What RFC 4013 section 2.3 keeps out of user names.
+_PROHIBITED = (
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 
 class Pretence:
@@ -54,23 +86,6 @@ class Pretence:
 _PRETENCE = Pretence()
 
 
-@lru_cache(maxsize=64)
-def channel_binding(certificate: bytes) -> tuple[str, str] | None:
-    """The channel binding ``tls-server-end-point`` of a server's certificate (DER), as scramp takes it.
-
-    Returns:
-        The binding, or None: not every signature algorithm has one (RFC 5929 section 4.1).
-    """
-    pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(certificate).decode()}-----END CERTIFICATE-----\n"
-    binding = "tls-server-end-point", pem
-    scramp = library()
-    try:
-        scramp.ScramMechanism("SCRAM-SHA-1-PLUS").make_server(str, channel_binding=binding)
-    except (scramp.ScramException, TypeError):  # TypeError: the digest of an Ed448 signature has no fixed size
-        return None
-    return binding
-
-
 def scram(name: str, context: SASLContext) -> Exchange:
     """See `scram_with`; all servers of a process share one `Pretence`."""
     return scram_with(_PRETENCE, name, context)
@@ -87,42 +102,99 @@ def scram_with(pretence: Pretence, name: str, context: SASLContext) -> Exchange:
         name: The mechanism.
         context: Of the session.
     """
-    scramp = library()
     mechanism = name.removesuffix("-PLUS")
-    binding = None
-    if context.server_certificate is not None and (context.plus or name.endswith("-PLUS")):
-        binding = channel_binding(context.server_certificate)
-    first = text_of((yield b""))
-    match = _CLIENT_FIRST.fullmatch(first)
-    if match is None:
-        raise ProtocolError("Malformed SCRAM message", 501, "5.5.2")
-    if match[1] is not None:
-        raise ProtocolError("SCRAM is not available with an authorization identity", 501, "5.5.4")
-    username = saslname(match[2])
-    found: ScramSecret | None = yield SecretNeeded(username)
+    first = _read_first(text_of((yield b"")), name, context)
+    found: ScramSecret | None = yield SecretNeeded(first.username)
     if found is not None and found.mechanism == mechanism:
         secret, known = found, True
         pretence.note(found)
     else:
-        secret, known = pretence.secret_of(username, mechanism), False
-
-    def look_up(_: str) -> tuple[bytes, bytes, bytes, int]:
-        return secret.salt, secret.stored_key, secret.server_key, secret.iterations
-
-    try:
-        server = scramp.ScramMechanism(name).make_server(look_up, channel_binding=binding)
-        server.set_client_first(first)
-        final = text_of((yield server.get_server_first().encode()))
-        server.set_client_final(final)
-        answer = server.get_server_final()
-    except scramp.ScramException as exc:
-        problem = exc.server_error.value if exc.server_error is not None else ""
-        if problem in _FAILURES:
-            raise AuthenticationFailed from None
-        if problem in _NO_SUCH_BINDING:
-            raise ProtocolError("Unsupported channel binding", 501, "5.5.4") from None
-        raise ProtocolError("Malformed SCRAM message", 501, "5.5.2") from None
-    if not known:
+        secret, known = pretence.secret_of(first.username, mechanism), False
+    nonce = first.nonce + secrets.token_hex(32)
+    challenge = f"r={nonce},s={base64.b64encode(secret.salt).decode()},i={secret.iterations}"
+    final = text_of((yield challenge.encode()))
+    signature = _verify(first, challenge, nonce, final, secret)
+    if not known:  # after the proof was looked at: a malformed one is refused in the same way for everybody
         raise AuthenticationFailed
-    yield answer.encode()
-    return ScramCredentials(name, username)
+    yield b"v=" + base64.b64encode(signature)
+    return ScramCredentials(name, first.username, first.authzid)
+
+
+def _malformed() -> ProtocolError:
+    return ProtocolError("Malformed SCRAM message", 501, "5.5.2")
+
+
+@attrs.frozen(repr=False)
+class _ClientFirst(ShowsFields):
+    """What the client's first message says.
+
+    Attributes:
+        bare: The message without the GS2 header; the proof covers it.
+        channel: What the client's final message must repeat: the GS2 header, and the channel binding behind it.
+        username: Decoded.
+        authzid: Decoded; empty where it is the user name.
+        nonce: The client's part of the nonce.
+    """
+
+    bare: str
+    channel: bytes
+    username: str
+    authzid: str
+    nonce: str
+
+
+def _read_first(text: str, name: str, context: SASLContext) -> _ClientFirst:
+    """Read the client's first message (RFC 5802 section 7), and compare its channel binding flag with ours.
+
+    Raises:
+        ProtocolError: 501: the message is malformed, or asks for another type of channel binding.
+        AuthenticationFailed: The flag shows that the client was not told of our channel binding (RFC 5802 section 6),
+            or has none where the mechanism needs one.
+    """
+    match = _CLIENT_FIRST.fullmatch(text)
+    if match is None:
+        raise _malformed()
+    username, authzid = saslname(match["username"]), saslname(match["authzid"] or "")
+    if any(prohibits(char) for char in username for prohibits in _PROHIBITED):
+        raise _malformed()
+    binding = None
+    if context.server_certificate is not None and (context.plus or name.endswith("-PLUS")):
+        binding = channel_binding(context.server_certificate)
+    channel: bytes = match["header"].encode()
+    if match["binding"] is not None:
+        if binding is None or match["binding"] != "tls-server-end-point":
+            raise ProtocolError("Unsupported channel binding", 501, "5.5.4")
+        channel += binding
+    elif name.endswith("-PLUS") or (text[0] == "y" and binding is not None):
+        raise AuthenticationFailed
+    return _ClientFirst(match["bare"], channel, username, other_identity(authzid, username), match["nonce"])
+
+
+def _verify(first: _ClientFirst, challenge: str, nonce: str, text: str, secret: ScramSecret) -> bytes:
+    """Check the client's final message (RFC 5802 section 3).
+
+    Returns:
+        The server's signature.
+
+    Raises:
+        ProtocolError: 501: the message is malformed, or repeats another nonce than the one it was sent.
+        AuthenticationFailed: The proof or the channel binding is wrong.
+    """
+    match = _CLIENT_FINAL.fullmatch(text)
+    if match is None:
+        raise _malformed()
+    try:
+        channel, proof = (base64.b64decode(match[field], validate=True) for field in ("binding", "proof"))
+    except ValueError:
+        raise _malformed() from None
+    if not hmac.compare_digest(match["nonce"], nonce):
+        raise _malformed()
+    digest = secret.mechanism.removeprefix("SCRAM-").replace("-", "").lower()
+    message = f"{first.bare},{challenge},{match['unproved']}".encode()
+    signature = hmac.digest(secret.stored_key, message, digest)
+    if len(proof) != len(signature) or not hmac.compare_digest(channel, first.channel):
+        raise AuthenticationFailed
+    client_key = bytes(ours ^ theirs for ours, theirs in zip(proof, signature, strict=True))
+    if not hmac.compare_digest(hashlib.new(digest, client_key).digest(), secret.stored_key):
+        raise AuthenticationFailed
+    return hmac.digest(secret.server_key, message, digest)

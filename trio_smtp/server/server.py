@@ -75,18 +75,14 @@ class SMTPServer:
         self._draining = False
 
     @property
-    def port(self) -> int:
-        """The port of the first listener.
-
-        Raises:
-            RuntimeError: There is no listener, or it has no port.
-        """
+    def port(self) -> int | None:
+        """The port of the first listener; None where it is on a Unix socket, and where there is no listener."""
         for listener in self.listeners[:1]:
             if isinstance(listener, trio.SocketListener):
                 name = listener.socket.getsockname()
                 if isinstance(name, tuple):
                     return int(name[1])
-        raise RuntimeError("port: the server has no listener with a port")
+        return None
 
     @property
     def sessions(self) -> list[Session]:
