@@ -8,9 +8,6 @@ from .app.application import Middleware as Middleware
 from .app.application import Plugin as Plugin
 from .app.config import Config as Config
 from .app.contexts import AuthContext as AuthContext
-from .app.contexts import CloseContext as CloseContext
-from .app.contexts import CloseReason as CloseReason
-from .app.contexts import CommandContext as CommandContext
 from .app.contexts import ConnectContext as ConnectContext
 from .app.contexts import DataContext as DataContext
 from .app.contexts import DataStartContext as DataStartContext
@@ -21,6 +18,9 @@ from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
 from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
+from .app.hooks import CloseContext as CloseContext
+from .app.hooks import CloseReason as CloseReason
+from .app.hooks import CommandContext as CommandContext
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream

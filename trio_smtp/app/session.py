@@ -12,7 +12,7 @@ import attrs
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.parameters import DeliverBy, DSNEnvelope
 from trio_smtp.protocol.proxy import ProxyHeader
-from trio_smtp.protocol.values import ShowsFields
+from trio_smtp.protocol.values import KeepsData, ShowsFields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,14 +42,14 @@ class TLSInfo(ShowsFields):
 
 
 @attrs.define(eq=False, repr=False)
-class Envelope(ShowsFields):
+class Envelope(KeepsData, ShowsFields):
     """One mail transaction's sender, recipients and parameters.
 
     At the end of a transaction the session gets a new one, so a handler may keep this one.
 
     Attributes:
         mail_from: The sender, ``mail_from.address == ""`` for the null sender; None before MAIL.
-        rcpt_to: The accepted recipients, in order, duplicates included.
+        rcpt_to: The accepted recipients, in order, duplicates included. A handler of `on_data` may add and remove some.
         body_type: What BODY= declared (RFC 6152).
         smtp_utf8: SMTPUTF8 was asked for (RFC 6531).
         size: What SIZE= declared, in octets, or None (RFC 1870).
@@ -61,6 +61,7 @@ class Envelope(ShowsFields):
         hold_for: Seconds to hold it, or None (RFC 4865).
         hold_until: When to release it, or None (RFC 4865).
         values: The parsed values of all of MAIL's parameters, upper-case keys, those of extensions included.
+        data: For handlers' own use.
     """
 
     mail_from: Address | None = None

@@ -14,7 +14,7 @@ from typing import Any, final
 import trio
 
 from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import CloseReason
+from trio_smtp.app.hooks import CloseReason
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import Dialogue

@@ -9,7 +9,7 @@ from contextlib import suppress
 import trio
 
 from trio_smtp.app.application import Chain, Phase
-from trio_smtp.app.contexts import CloseContext, CloseReason
+from trio_smtp.app.hooks import CloseContext, CloseReason
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
 from trio_smtp.dialogue.log import logger
 from trio_smtp.dialogue.outcomes import rest_of

@@ -67,7 +67,7 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
     accepted = reply.code < 400
     lmtp = dialogue.service.config.lmtp
     if lmtp:
-        replies = [step.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
+        replies = [step.recipients.get(recipient, reply) for recipient in step.accepted]
         for each in replies:
             dialogue.say(each)
         accepted = any(each.code < 400 for each in replies)
@@ -159,8 +159,9 @@ def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> Non
     if not command.last:
         dialogue.answer(_BDAT, refusal)
         return
-    lmtp = dialogue.service.config.lmtp
-    for _ in dialogue.session.envelope.rcpt_to if lmtp else ():
+    lmtp, chunks = dialogue.service.config.lmtp, dialogue.chunks
+    assert chunks is not None
+    for _ in range(chunks.recipients if lmtp else 0):
         dialogue.say(refusal)
     dialogue.answer(_END_OF_DATA, refusal, silent=lmtp)
     dialogue.end_transaction()
