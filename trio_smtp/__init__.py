@@ -39,6 +39,7 @@ from .protocol.credentials import PlainCredentials as PlainCredentials
 from .protocol.credentials import ScramCredentials as ScramCredentials
 from .protocol.credentials import ScramSecret as ScramSecret
 from .protocol.credentials import XClientCredentials as XClientCredentials
+from .protocol.errors import Aborted as Aborted
 from .protocol.errors import ProtocolError as ProtocolError
 from .protocol.errors import SMTPError as SMTPError
 from .protocol.parameters import DeliverBy as DeliverBy
@@ -59,6 +60,7 @@ from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
 
 __all__ = [
+    "Aborted",
     "Address",
     "App",
     "AuthContext",

@@ -104,6 +104,20 @@ class Context(ShowsFields):
             raise ValueError(f"code must be 421 or 521 (they close the connection), not {code}")
         raise SMTPError(message, code, enhanced)
 
+    def abort(self, *, reset: bool = True) -> NoReturn:
+        """End the connection without a word: replies that were not sent yet are dropped.
+
+        Whatever else the connection does ends at once, the reading of a message as well.
+
+        Args:
+            reset: The client's system sees a reset; otherwise the end of the connection. Where the connection is no
+                socket of the server's own, its stream is closed forcefully.
+
+        Raises:
+            Aborted: Always; let it pass. The connection ends also when it is swallowed.
+        """
+        self.session._abort(reset=reset)  # noqa: SLF001 - for contexts alone
+
 
 # Contexts without fields of their own are plain subclasses: they inherit what attrs generated for Context, and
 # generating a class costs a measurable part of a millisecond at import.

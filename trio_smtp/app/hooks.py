@@ -14,7 +14,7 @@ from .session import Envelope, Session
 __all__ = ["CloseContext", "CloseReason", "CommandContext"]
 
 #: Why a session ended.
-CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled"]
+CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled", "aborted"]
 
 
 @attrs.define(eq=False, repr=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import attrs
 
 from trio_smtp.protocol.addresses import Address
+from trio_smtp.protocol.errors import Aborted
 from trio_smtp.protocol.parameters import DeliverBy, DSNEnvelope
 from trio_smtp.protocol.proxy import ProxyHeader
 from trio_smtp.protocol.values import KeepsData, ShowsFields
@@ -17,7 +19,7 @@ from trio_smtp.protocol.values import KeepsData, ShowsFields
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Envelope", "Session", "TLSInfo"]
+__all__ = ["Abortable", "Envelope", "Session", "TLSInfo"]
 
 
 @attrs.frozen(repr=False)
@@ -79,8 +81,25 @@ class Envelope(KeepsData, ShowsFields):
     values: Mapping[str, object] = MappingProxyType({})
 
 
+class Abortable:
+    """What a handler can do to the connection of its session. A slot that the connection fills in."""
+
+    __slots__ = ("_end",)
+    _end: Callable[[bool], None]
+
+    def _call_to_abort(self, end: Callable[[bool], None]) -> None:
+        """Have `_abort` call this; its argument: by a reset."""
+        self._end = end
+
+    def _abort(self, *, reset: bool) -> NoReturn:
+        """End the connection; one that was made without a connection (in a test, say) only raises."""
+        with suppress(AttributeError):
+            self._end(reset)
+        raise Aborted
+
+
 @attrs.define(eq=False, repr=False)
-class Session(ShowsFields):
+class Session(Abortable, ShowsFields):
     """One client's connection, the same object from connect to close.
 
     Attributes:

@@ -90,6 +90,7 @@ class Connection:
         self._place = place
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
+        session._call_to_abort(clock.abort)
         self._wire = wire = Wire(stream, dialogue.output, clock, service.stats, config.send_timeout)
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
         self._receiver = BodyReceiver(wire, dialogue, clock)
@@ -165,6 +166,8 @@ class Connection:
 
     async def _end(self, words: Reply | None) -> None:
         dialogue, wire = self._dialogue, self._wire
+        if self._clock.aborted is not None:
+            self._reason, words = "aborted", None
         if dialogue.machine.state is State.CLOSED:
             words = None  # they have been said: the time of a message given up by QUIT was over
         dialogue.close()

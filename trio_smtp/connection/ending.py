@@ -33,6 +33,7 @@ _WORDS: Mapping[Cause, tuple[CloseReason, Reply | None]] = {
     Cause.STUCK: ("timeout", None),
     Cause.NO_HANDSHAKE: ("tls", None),
     Cause.DRAIN: ("drained", DRAINING),
+    Cause.ABORTED: ("aborted", None),
 }
 
 #: For the last words, and for `on_close`, in seconds.
