@@ -207,10 +207,10 @@ def test_no_object_has_more_attributes_than_a_reader_can_hold(module: Module) ->
 
 #: Where something may store on an object that it has not made, as ``object.attribute``.
 STORES = {
-    # a message's body, which both ends of its channel hold
-    "app": r"_?body\.\w+",
+    # a message's body, which both ends of its channel hold, and the sender that a handler rewrites
+    "app": r"_?body\.\w+|envelope\.mail_from",
     # likewise, and an answer in a step's slot
-    "connection": r"_?body\.\w+|(step|ask)\.(reply|recipients|octets|began|secret|refusal|info)",
+    "connection": r"_?body\.\w+|(step|ask)\.(reply|accepted|recipients|octets|began|secret|refusal|info)",
     # the facts of the session: nothing but the dialogue writes them
     "dialogue": r"_?session\.\w+",
     # a worker's place, which is a row of the supervisor's own

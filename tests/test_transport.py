@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.transport_support import FLOOD, pair, reset, tcp_sockets, unix_sockets
-from trio_smtp.net.transport import SocketTransport
+from trio_smtp.net.transport import Outbox, SocketTransport
 
 
 def clog(stream: SocketTransport) -> int:
@@ -232,3 +232,32 @@ async def test_closing_wakes_whoever_waits_and_ends_everything() -> None:
     with pytest.raises(trio.ClosedResourceError):
         await ours.send_all(b"x")
     theirs.close()
+
+
+@pytest.mark.parametrize("reset_it", [True, False])
+async def test_abort_drops_what_was_to_be_sent_soon(reset_it: bool) -> None:
+    outbox = Outbox()
+    with outbox.at_work():
+        sock, other = tcp_sockets()
+        ours, theirs = SocketTransport(sock, outbox), SocketTransport(other)
+        assert ours.send_soon(b"250 OK\r\n")
+        ours.abort(reset=reset_it)
+        ours.abort(reset=reset_it)  # closed already
+        if reset_it:
+            with pytest.raises(trio.BrokenResourceError):
+                await theirs.receive_some()
+        else:
+            assert await theirs.receive_some() == b""
+        theirs.close()
+
+
+async def test_abort_without_a_reset_reads_no_more_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_smtp.net.transport._DROPPED_BLOCKS", 1)
+    ours, theirs = pair()
+    await theirs.send_all(b"NOOP\r\n")
+    ours.abort(reset=False)
+    assert await theirs.receive_some() == b""
+    theirs.close()
+    ours, theirs = pair()
+    theirs.close()
+    ours.abort(reset=False)

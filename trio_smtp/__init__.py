@@ -8,9 +8,6 @@ from .app.application import Middleware as Middleware
 from .app.application import Plugin as Plugin
 from .app.config import Config as Config
 from .app.contexts import AuthContext as AuthContext
-from .app.contexts import CloseContext as CloseContext
-from .app.contexts import CloseReason as CloseReason
-from .app.contexts import CommandContext as CommandContext
 from .app.contexts import ConnectContext as ConnectContext
 from .app.contexts import DataContext as DataContext
 from .app.contexts import DataStartContext as DataStartContext
@@ -21,6 +18,9 @@ from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
 from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
+from .app.hooks import CloseContext as CloseContext
+from .app.hooks import CloseReason as CloseReason
+from .app.hooks import CommandContext as CommandContext
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
@@ -39,6 +39,7 @@ from .protocol.credentials import PlainCredentials as PlainCredentials
 from .protocol.credentials import ScramCredentials as ScramCredentials
 from .protocol.credentials import ScramSecret as ScramSecret
 from .protocol.credentials import XClientCredentials as XClientCredentials
+from .protocol.errors import Aborted as Aborted
 from .protocol.errors import ProtocolError as ProtocolError
 from .protocol.errors import SMTPError as SMTPError
 from .protocol.parameters import DeliverBy as DeliverBy
@@ -62,6 +63,7 @@ from .tls import create_context as create_context
 __version__: str
 
 __all__ = [
+    "Aborted",
     "Address",
     "App",
     "AuthContext",

@@ -14,6 +14,7 @@ from trio_smtp import DataContext, Envelope, MessageStream, Reply
 from trio_smtp.app.application import Phase
 from trio_smtp.app.body import Body
 from trio_smtp.app.message import MessageIncomplete, MessageMalformed, MessageTooLarge
+from trio_smtp.app.returned import refuse_returned
 from trio_smtp.dialogue.budget import discard_bound
 from trio_smtp.dialogue.dialogue import Dialogue
 from trio_smtp.dialogue.outcomes import reply_to
@@ -160,6 +161,7 @@ class Delivery:
         elif self._reply is None and self._body.error is None:
             return
         self._settled = True
+        step.accepted = self._context.recipients
         step.reply, step.recipients = self._verdict(), self._context.recipient_replies
         step.octets, step.began = self._body.length, self._began
 
@@ -201,8 +203,8 @@ class Delivery:
             return
         try:
             wanted = self._handlers.send(None)
-        except StopIteration:
-            self._reply = self._context.reply
+        except StopIteration as stop:
+            self._reply = self._reply_of_handlers(stop.value)
         except Exception as exc:
             self._reply = reply_to(exc, Phase.DATA.value, self._dialogue.session)
         else:
@@ -210,6 +212,14 @@ class Delivery:
                 raise HandlerWaits(f"on_data waits for {wanted!r}")
             return
         self._error = self._body.error
+
+    def _reply_of_handlers(self, returned: object) -> Reply:
+        try:
+            if returned is not None:
+                refuse_returned(self._context, returned)
+        except TypeError as exc:
+            return reply_to(exc, Phase.DATA.value, self._dialogue.session)
+        return self._context.reply
 
     def _verdict(self) -> Reply:
         """The handlers' refusal, what was wrong with the message, or the 250 where it was read to its end."""

@@ -39,7 +39,8 @@ from contextlib import suppress
 from tests.dialogue.delivery import Delivery, Receiving, call
 from trio_smtp import CloseContext, Reply, Session
 from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import CloseReason
+from trio_smtp.app.hooks import CloseReason
+from trio_smtp.app.returned import refuse_returned
 from trio_smtp.app.session import TLSInfo
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
@@ -229,7 +230,9 @@ class Driver:
         if self.dialogue.output.due:
             self._send()
         try:
-            call(step.handlers, step.context)
+            returned = call(step.handlers, step.context)
+            if returned is not None:
+                refuse_returned(step.context, returned)
             step.reply = step.context.reply
         except Exception as exc:
             step.reply = reply_to(exc, step.where, self.session)

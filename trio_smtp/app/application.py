@@ -16,7 +16,6 @@ from typing import Any, ClassVar, TypeVar
 
 from .contexts import (
     AuthContext,
-    CloseContext,
     ConnectContext,
     DataContext,
     DataStartContext,
@@ -27,6 +26,8 @@ from .contexts import (
     VerifyContext,
 )
 from .extension import Extension
+from .hooks import CloseContext
+from .returned import refuse_returned
 
 __all__ = ["App", "CallNext", "Chain", "Chains", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
 
@@ -246,7 +247,9 @@ def _in_order(steps: Sequence[Chain]) -> Chain:
 
     async def run(context: Any) -> None:
         for step in steps:
-            await step(context)
+            returned: object = await step(context)  # type: ignore[func-returns-value] # None, unless written wrongly
+            if returned is not None:
+                refuse_returned(context, returned)
 
     return run
 
@@ -260,7 +263,9 @@ def _around(middleware: Middleware[Any], rest: Chain) -> Chain:
             if called:
                 raise RuntimeError("call_next() was called twice")
             called = True
-            await rest(context)
+            returned: object = await rest(context)  # type: ignore[func-returns-value] # None, unless written wrongly
+            if returned is not None:
+                refuse_returned(context, returned)
 
         return middleware(context, call_next)  # the caller awaits it: an `async def run` would be one coroutine more
 
@@ -273,7 +278,9 @@ def _logging(registered: _Registered) -> _Registered:
 
     async def run_filter(context: CloseContext) -> None:
         try:
-            await handler(context)
+            returned: object = await handler(context)  # type: ignore[func-returns-value]
+            if returned is not None:
+                refuse_returned(context, returned)
         except Exception:
             _logger.exception(_ON_CLOSE_FAILED, context.session.id)
 
@@ -286,7 +293,9 @@ def _logging(registered: _Registered) -> _Registered:
             await call_next()
 
         try:
-            await handler(context, note_call)
+            returned: object = await handler(context, note_call)  # type: ignore[func-returns-value]
+            if returned is not None:
+                refuse_returned(context, returned)
         except Exception:
             _logger.exception(_ON_CLOSE_FAILED, context.session.id)
         else:

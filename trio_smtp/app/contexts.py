@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, NoReturn
+from typing import ClassVar, NoReturn
 
 import attrs
 
-from trio_smtp.protocol.addresses import Address
+from trio_smtp.protocol.addresses import Address, rewritten
 from trio_smtp.protocol.credentials import Credentials
 from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
@@ -18,9 +18,6 @@ from .session import Envelope, Session
 
 __all__ = [
     "AuthContext",
-    "CloseContext",
-    "CloseReason",
-    "CommandContext",
     "ConnectContext",
     "Context",
     "DataContext",
@@ -31,9 +28,6 @@ __all__ = [
     "SecureContext",
     "VerifyContext",
 ]
-
-#: Why a session ended.
-CloseReason = Literal["quit", "lost", "timeout", "drained", "refused", "abuse", "tls", "error", "cancelled"]
 
 
 @attrs.define(eq=False, repr=False)
@@ -58,13 +52,17 @@ class Context(ShowsFields):
     def reply(self) -> Reply:
         """The positive reply that will be sent. Assign another of the same class (2xx or 3xx) to change it.
 
+        A string that is assigned is the text of the reply that stands: its codes stay.
+
         Raises:
             ValueError: The new reply is of another class.
         """
         return self._reply
 
     @reply.setter
-    def reply(self, reply: Reply) -> None:
+    def reply(self, reply: Reply | str) -> None:
+        if isinstance(reply, str):
+            reply = Reply(self._reply.code, reply, self._reply.enhanced)
         if reply.code // 100 != self.reply.code // 100:
             raise ValueError(f"reply: the class of {reply.code} must stay {self.reply.code // 100}; refuse by reject()")
         self._reply = reply
@@ -106,6 +104,20 @@ class Context(ShowsFields):
             raise ValueError(f"code must be 421 or 521 (they close the connection), not {code}")
         raise SMTPError(message, code, enhanced)
 
+    def abort(self, *, reset: bool = True) -> NoReturn:
+        """End the connection without a word: replies that were not sent yet are dropped.
+
+        Whatever else the connection does ends at once, the reading of a message as well.
+
+        Args:
+            reset: The client's system sees a reset; otherwise the end of the connection. Where the connection is no
+                socket of the server's own, its stream is closed forcefully.
+
+        Raises:
+            Aborted: Always; let it pass. The connection ends also when it is swallowed.
+        """
+        self.session._abort(reset=reset)  # noqa: SLF001 - for contexts alone
+
 
 # Contexts without fields of their own are plain subclasses: they inherit what attrs generated for Context, and
 # generating a class costs a measurable part of a millisecond at import.
@@ -137,11 +149,13 @@ class HeloContext(Context):
 
     @property
     def reply(self) -> Reply:
-        """The positive reply: the greeting line and a line for each extension."""
+        """The positive reply: the greeting line and a line for each extension. A string replaces the greeting line."""
         return Reply(self._reply.code, (*self._reply.lines, *self.extensions))
 
     @reply.setter
-    def reply(self, reply: Reply) -> None:
+    def reply(self, reply: Reply | str) -> None:
+        if isinstance(reply, str):
+            reply = Reply(self._reply.code, (reply, *self.extensions), self._reply.enhanced)
         if reply.code // 100 != 2:
             raise ValueError(f"reply: the class of {reply.code} must stay 2; refuse by reject()")
         self._reply = Reply(reply.code, reply.lines[:1], reply.enhanced)
@@ -211,9 +225,25 @@ class MailFromContext(Context):
         address: The sender; ``address.address == ""`` is the null sender.
     """
 
-    address: Address
+    _address: Address
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Sender refused")
+
+    @property
+    def address(self) -> Address:
+        """The sender. Assign another, made by `Address.parse`, to rewrite it.
+
+        A copy of what is assigned takes the place in the envelope at once: it has the parameters and the ``data`` of
+        the address that was sent, which is its ``original``.
+
+        Raises:
+            TypeError: What is assigned is no address.
+        """
+        return self._address
+
+    @address.setter
+    def address(self, address: Address) -> None:
+        self._address = self.envelope.mail_from = rewritten(self._address, address)
 
 
 @attrs.define(eq=False, repr=False)
@@ -224,9 +254,29 @@ class RcptToContext(Context):
         address: The recipient; it is in ``session.envelope.rcpt_to`` only after the whole chain has returned.
     """
 
-    address: Address
+    _address: Address
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Recipient refused")
+
+    @property
+    def address(self) -> Address:
+        """The recipient. Assign another, made by `Address.parse`, to rewrite it.
+
+        A copy of what is assigned comes into the envelope: it has the parameters and the ``data`` of the address that
+        was sent, which is its ``original``.
+
+        Raises:
+            TypeError: What is assigned is no address.
+            ValueError: It is the null sender, which receives nothing.
+        """
+        return self._address
+
+    @address.setter
+    def address(self, address: Address) -> None:
+        address = rewritten(self._address, address)
+        if not address.address:
+            raise ValueError("address: the null sender cannot be a recipient")
+        self._address = address
 
 
 class DataStartContext(Context):
@@ -244,14 +294,19 @@ class DataContext(Context):
     Attributes:
         stream: The body, to be read once.
         envelope: The transaction's envelope, also when the client has given the message up and the session has another.
+        recipients: The recipients as they were accepted, whatever handlers have made of ``envelope.rcpt_to``.
     """
 
     stream: MessageStream
     envelope: Envelope
     _hostname: str
     _refused: dict[Address, Reply] = attrs.field(factory=dict)
+    recipients: tuple[Address, ...] = attrs.field(init=False)
 
     _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
+
+    def __attrs_post_init__(self) -> None:
+        self.recipients = tuple(self.envelope.rcpt_to)
 
     @property
     def size_exceeded(self) -> bool:
@@ -264,7 +319,7 @@ class DataContext(Context):
         """Refuse the message for one of its recipients and not for the others (LMTP only).
 
         Args:
-            recipient: The object out of ``envelope.rcpt_to``.
+            recipient: The object out of `recipients`, whether it is still in ``envelope.rcpt_to`` or not.
             message: The text of that recipient's reply.
             code: 4xx or 5xx.
             enhanced: The enhanced status code; None: the usual one for the code.
@@ -277,8 +332,8 @@ class DataContext(Context):
         """
         if not self.session.lmtp:
             raise RuntimeError("reject_recipient needs LMTP: SMTP has one reply to a message for all its recipients")
-        if recipient not in self.envelope.rcpt_to:
-            raise ValueError(f"recipient must be one of envelope.rcpt_to, not {recipient!r}")
+        if recipient not in self.recipients:
+            raise ValueError(f"recipient must be one of ctx.recipients, not {recipient!r}")
         self._refused[recipient] = SMTPError(message, code, enhanced).reply
 
     @property
@@ -310,34 +365,3 @@ class VerifyContext(Context):
     argument: str
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Not known here")
-
-
-@attrs.define(eq=False, repr=False)
-class CommandContext(Context):
-    """A command whose verb an `Extension` has added.
-
-    Attributes:
-        verb: The verb, upper case.
-        argument: What follows the verb.
-    """
-
-    verb: str
-    argument: str
-
-
-@attrs.frozen(eq=False, repr=False)
-class CloseContext(ShowsFields):
-    """The session has ended; no reply can be sent any more.
-
-    Attributes:
-        session: The client's session.
-        reason: Why it ended.
-    """
-
-    session: Session
-    reason: CloseReason
-
-    @property
-    def envelope(self) -> Envelope:
-        """The session's envelope at its end: that of a transaction which was broken off, or one without a sender."""
-        return self.session.envelope

@@ -15,7 +15,7 @@ from trio_smtp.protocol.commands import Verb
 from trio_smtp.protocol.parameters import ParameterParser
 from trio_smtp.protocol.values import ShowsFields
 
-from .contexts import CommandContext
+from .hooks import CommandContext
 from .session import Session
 
 __all__ = ["VERBS", "CommandHandler", "Extension"]

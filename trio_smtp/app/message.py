@@ -107,6 +107,11 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """The end mark was seen and nothing was wrong."""
         return self._body.complete
 
+    @property
+    def finished(self) -> bool:
+        """A handler has read the message to its end, or discarded the rest on purpose."""
+        return self._body.finished
+
     def tap(self, callback: Callable[[bytes], None]) -> None:
         """See the octets without consuming them.
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import attrs
 
 from trio_smtp.protocol.addresses import Address
+from trio_smtp.protocol.errors import Aborted
 from trio_smtp.protocol.parameters import DeliverBy, DSNEnvelope
 from trio_smtp.protocol.proxy import ProxyHeader
-from trio_smtp.protocol.values import ShowsFields
+from trio_smtp.protocol.values import KeepsData, ShowsFields
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["Envelope", "Session", "TLSInfo"]
+__all__ = ["Abortable", "Envelope", "Session", "TLSInfo"]
 
 
 @attrs.frozen(repr=False)
@@ -42,14 +44,14 @@ class TLSInfo(ShowsFields):
 
 
 @attrs.define(eq=False, repr=False)
-class Envelope(ShowsFields):
+class Envelope(KeepsData, ShowsFields):
     """One mail transaction's sender, recipients and parameters.
 
     At the end of a transaction the session gets a new one, so a handler may keep this one.
 
     Attributes:
         mail_from: The sender, ``mail_from.address == ""`` for the null sender; None before MAIL.
-        rcpt_to: The accepted recipients, in order, duplicates included.
+        rcpt_to: The accepted recipients, in order, duplicates included. A handler of `on_data` may add and remove some.
         body_type: What BODY= declared (RFC 6152).
         smtp_utf8: SMTPUTF8 was asked for (RFC 6531).
         size: What SIZE= declared, in octets, or None (RFC 1870).
@@ -61,6 +63,7 @@ class Envelope(ShowsFields):
         hold_for: Seconds to hold it, or None (RFC 4865).
         hold_until: When to release it, or None (RFC 4865).
         values: The parsed values of all of MAIL's parameters, upper-case keys, those of extensions included.
+        data: For handlers' own use.
     """
 
     mail_from: Address | None = None
@@ -78,8 +81,25 @@ class Envelope(ShowsFields):
     values: Mapping[str, object] = MappingProxyType({})
 
 
+class Abortable:
+    """What a handler can do to the connection of its session. A slot that the connection fills in."""
+
+    __slots__ = ("_end",)
+    _end: Callable[[bool], None]
+
+    def _call_to_abort(self, end: Callable[[bool], None]) -> None:
+        """Have `_abort` call this; its argument: by a reset."""
+        self._end = end
+
+    def _abort(self, *, reset: bool) -> NoReturn:
+        """End the connection; one that was made without a connection (in a test, say) only raises."""
+        with suppress(AttributeError):
+            self._end(reset)
+        raise Aborted
+
+
 @attrs.define(eq=False, repr=False)
-class Session(ShowsFields):
+class Session(Abortable, ShowsFields):
     """One client's connection, the same object from connect to close.
 
     Attributes:

@@ -56,6 +56,8 @@ class Cause(enum.Enum):
     DRAIN = enum.auto()
     #: The session was over, and the client did not close its end in time.
     LINGERED = enum.auto()
+    #: A handler aborted the connection.
+    ABORTED = enum.auto()
 
 
 @final
@@ -110,9 +112,21 @@ class Clock:
         now: As given.
         activity: What is awaited.
         scope: What is cancelled: everything that the connection does, or its reader while handlers run beside it.
+        aborted: A handler has aborted the connection: True: by a reset; None: none has.
     """
 
-    __slots__ = ("_cause", "_deadline_cause", "_draining", "_end", "_expires", "_whole", "activity", "now", "scope")
+    __slots__ = (
+        "_cause",
+        "_deadline_cause",
+        "_draining",
+        "_end",
+        "_expires",
+        "_whole",
+        "aborted",
+        "activity",
+        "now",
+        "scope",
+    )
 
     def __init__(self, now: Callable[[], float], end: float) -> None:
         self.now: Callable[[], float] = now
@@ -120,6 +134,7 @@ class Clock:
         self._end = end
         self._expires = math.inf
         self._draining = False
+        self.aborted: bool | None = None
         # Named by what cancelled the scope, and by what gave the whole scope its deadline.
         self._cause: Cause | None = None
         self._deadline_cause = Cause.SESSION_OVER
@@ -133,6 +148,8 @@ class Clock:
         Handlers may take long to end when they are cancelled. A drain that comes meanwhile is the cause then, and so is
         the session's end where handlers had used up their time.
         """
+        if self.aborted is not None:
+            return Cause.ABORTED
         cause = self._cause or self._deadline_cause
         if cause is Cause.LINGERED:
             return cause
@@ -182,6 +199,12 @@ class Clock:
         self.scope.deadline = min(self.scope.deadline, self._end)
         if at_once:
             self._cancel(Cause.DRAIN)
+
+    def abort(self, reset: bool) -> None:
+        """End everything at once, without a word, by a reset or by the end of the stream; the first call counts."""
+        if self.aborted is None:
+            self.aborted = reset
+        self._whole.cancel()
 
     # What gives the session's end another cause
 

@@ -14,7 +14,7 @@ from typing import Any, final
 import trio
 
 from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import CloseReason
+from trio_smtp.app.hooks import CloseReason
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import Dialogue
@@ -90,6 +90,7 @@ class Connection:
         self._place = place
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
+        session._call_to_abort(clock.abort)
         self._wire = wire = Wire(stream, dialogue.output, clock, service.stats, config.send_timeout)
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
         self._receiver = BodyReceiver(wire, dialogue, clock)
@@ -168,6 +169,8 @@ class Connection:
 
     async def _end(self, words: Reply | None) -> None:
         dialogue, wire = self._dialogue, self._wire
+        if self._clock.aborted is not None:
+            self._reason, words = "aborted", None
         if dialogue.machine.state is State.CLOSED:
             # The client was told already: QUIT was answered, and then the handlers of the message that it gave up had
             # used up their time.

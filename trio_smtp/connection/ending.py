@@ -9,7 +9,7 @@ from contextlib import suppress
 import trio
 
 from trio_smtp.app.application import Chain, Phase
-from trio_smtp.app.contexts import CloseContext, CloseReason
+from trio_smtp.app.hooks import CloseContext, CloseReason
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
 from trio_smtp.dialogue.log import facts, logger
@@ -34,6 +34,7 @@ _WORDS: Mapping[Cause, tuple[CloseReason, Reply | None]] = {
     Cause.STUCK: ("timeout", None),
     Cause.NO_HANDSHAKE: ("tls", None),
     Cause.DRAIN: ("drained", DRAINING),
+    Cause.ABORTED: ("aborted", None),
 }
 
 #: For the last words, and for `on_close`, in seconds.

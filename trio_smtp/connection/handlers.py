@@ -7,6 +7,7 @@ from typing import final
 
 from trio.lowlevel import checkpoint_if_cancelled
 
+from trio_smtp.app.returned import refuse_returned
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.outcomes import reply_to, rest_of
 from trio_smtp.dialogue.output import Output
@@ -54,7 +55,9 @@ class Handlers:
     async def run_beside_reader(self, ask: Ask) -> None:
         """Run handlers while a reader awaits the client: the reader sends, and sees to the handlers' time."""
         try:
-            await ask.handlers(ask.context)
+            returned = await ask.handlers(ask.context)
+            if returned is not None:
+                refuse_returned(ask.context, returned)
             ask.reply = ask.context.reply
         except Exception as exc:
             ask.reply = reply_to(exc, ask.where, self._session)

@@ -340,6 +340,7 @@ class Transfer:
         """The handlers have ended: the message has its verdict."""
         self._settled = True
         step.reply = self._verdict()
+        step.accepted = self._context.recipients
         step.recipients = self._context.recipient_replies
         step.octets = self._sink.stream.byte_length
         step.began = self._began

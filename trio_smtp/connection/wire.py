@@ -13,7 +13,6 @@ import trio
 from trio_smtp.app.stats import Stats
 from trio_smtp.dialogue.output import Output
 from trio_smtp.dialogue.steps import EndSession
-from trio_smtp.net.closing import close
 from trio_smtp.net.transport import SocketTransport, acknowledge_at_once
 from trio_smtp.protocol.framing import MAX_CHUNK
 
@@ -151,9 +150,14 @@ class Wire:
         """Close when that needs no waiting; False: use `close`."""
         if self._transport is None:
             return False
-        self._transport.close()
+        aborted = self._clock.aborted
+        if aborted is None:
+            self._transport.close()
+        else:
+            self._transport.abort(reset=aborted)
         return True
 
     async def close(self) -> None:
         """Close without a word."""
-        await close(self._raw)
+        if not self.close_at_once():
+            await trio.aclose_forcefully(self._raw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_smtp.app.contexts import CloseReason
+from trio_smtp.app.hooks import CloseReason
 from trio_smtp.protocol.commands import parse_command
 from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
 from trio_smtp.protocol.framing import Line

@@ -48,12 +48,14 @@ class Chunks:
     """The message whose chunks are coming (RFC 3030), between its first BDAT and its end.
 
     Attributes:
+        recipients: How many were accepted; handlers may edit the envelope's.
         refusal: What its further chunks are answered with; None: the handlers take them.
     """
 
-    __slots__ = ("_began", "_octets", "refusal")
+    __slots__ = ("_began", "_octets", "recipients", "refusal")
 
-    def __init__(self, began: float, refusal: Reply | None = None) -> None:
+    def __init__(self, began: float, recipients: int, refusal: Reply | None = None) -> None:
+        self.recipients = recipients
         self._began = began
         self._octets = 0
         self.refusal = refusal
@@ -350,7 +352,7 @@ class Dialogue:
             began: When, in seconds.
             refusal: It was refused at its first chunk.
         """
-        self.chunks = Chunks(began, refusal)
+        self.chunks = Chunks(began, len(self.session.envelope.rcpt_to), refusal)
         return self.chunks
 
     def give_up_chunks(self) -> bool:

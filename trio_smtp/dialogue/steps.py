@@ -12,10 +12,11 @@ handlers run when `Output.due` says so, and bound the octets that it throws away
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, final
 
-from trio_smtp.app.contexts import CloseReason, Context
+from trio_smtp.app.contexts import Context
+from trio_smtp.app.hooks import CloseReason
 from trio_smtp.app.session import Envelope, Session, TLSInfo
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.credentials import ScramSecret
@@ -73,10 +74,10 @@ class Ask:
     __slots__ = ("context", "handlers", "reply", "where")
     reply: Reply
 
-    def __init__(self, where: str, context: Context, handlers: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, where: str, context: Context, handlers: Callable[[Any], Awaitable[object]]) -> None:
         self.where: str = where
         self.context: Context = context
-        self.handlers: Callable[[Any], Awaitable[None]] = handlers
+        self.handlers: Callable[[Any], Awaitable[object]] = handlers
 
 
 @final
@@ -138,12 +139,14 @@ class Message:
 
     Attributes:
         reply: The answer: what the client is told.
+        accepted: The recipients as they were accepted: in LMTP each has a reply.
         recipients: In LMTP: the recipients whose reply a handler has set.
         octets: How many the message has.
         began: When the first of them was awaited, in seconds.
     """
 
-    __slots__ = ("began", "envelope", "octets", "recipients", "reply")
+    __slots__ = ("accepted", "began", "envelope", "octets", "recipients", "reply")
+    accepted: Sequence[Address]
     recipients: Mapping[Address, Reply]
     octets: int
     began: float
@@ -176,12 +179,14 @@ class Chunk:
 
     Attributes:
         reply: The answer, when the message is over with this chunk: what the client is told. None: it goes on.
+        accepted: As in `Message`.
         recipients: As in `Message`.
         octets: How many the message has, or had when it was refused.
         began: As in `Message`.
     """
 
-    __slots__ = ("began", "last", "octets", "recipients", "reply")
+    __slots__ = ("accepted", "began", "last", "octets", "recipients", "reply")
+    accepted: Sequence[Address]
     recipients: Mapping[Address, Reply]
     octets: int
     began: float

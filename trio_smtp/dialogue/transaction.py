@@ -67,7 +67,7 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
     accepted = reply.code < 400
     lmtp = dialogue.service.config.lmtp
     if lmtp:
-        replies = [step.recipients.get(recipient, reply) for recipient in session.envelope.rcpt_to]
+        replies = [step.recipients.get(recipient, reply) for recipient in step.accepted]
         for each in replies:
             dialogue.say(each, _END_OF_DATA)
         accepted = any(each.code < 400 for each in replies)
@@ -160,7 +160,9 @@ def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> Non
     if not command.last:
         dialogue.answer(_BDAT, refusal)
         return
-    for _ in dialogue.session.envelope.rcpt_to if dialogue.service.config.lmtp else (None,):
+    chunks = dialogue.chunks
+    assert chunks is not None
+    for _ in range(chunks.recipients if dialogue.service.config.lmtp else 1):
         dialogue.say(refusal, _BDAT)
     dialogue.answer(_END_OF_DATA, refusal, silent=True)
     dialogue.end_transaction()

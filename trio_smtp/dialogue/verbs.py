@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trio_smtp.app.application import Chain, Phase
-from trio_smtp.app.contexts import CommandContext, HeloContext, MailFromContext, RcptToContext, VerifyContext
+from trio_smtp.app.contexts import HeloContext, MailFromContext, RcptToContext, VerifyContext
+from trio_smtp.app.hooks import CommandContext
 from trio_smtp.app.session import Envelope
 from trio_smtp.protocol.addresses import Address
 from trio_smtp.protocol.commands import Command
@@ -130,10 +131,11 @@ def _rcpt(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
 
 
 def _ask_recipient(dialogue: Dialogue, envelope: Envelope, address: Address, handlers: Chain) -> Steps[Reply]:
-    step = Ask(_RCPT_TO, RcptToContext(dialogue.session, _RECIPIENT_OK, address), handlers)
+    context = RcptToContext(dialogue.session, _RECIPIENT_OK, address)
+    step = Ask(_RCPT_TO, context, handlers)
     yield step
     if step.reply.code < 400:
-        envelope.rcpt_to.append(address)
+        envelope.rcpt_to.append(context.address)
     return step.reply
 
 

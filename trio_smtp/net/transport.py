@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -22,6 +23,10 @@ _MAX_SOON = 16_384
 _RETRY_PAUSE = 0.1
 #: Linux alone has it.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+#: An `abort` without a reset reads and drops so many blocks of 64 KiB at most.
+_DROPPED_BLOCKS = 16
+#: The value of SO_LINGER (on, no seconds) with which closing resets the connection.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class SocketTransport(trio.abc.HalfCloseableStream):
@@ -225,6 +230,24 @@ class SocketTransport(trio.abc.HalfCloseableStream):
                 self.socket.close()
             except OSError:
                 return
+
+    def abort(self, *, reset: bool) -> None:
+        """Close at once. What `send_soon` was given is lost.
+
+        Args:
+            reset: The peer sees a reset, where the socket is one of TCP; otherwise the end of the stream.
+        """
+        self._waiting = b""
+        with suppress(OSError):
+            if reset:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            else:
+                self.socket.shutdown(socket.SHUT_WR)
+                # Unread input would have the system reset the connection; what is read is bounded.
+                for _ in range(_DROPPED_BLOCKS):
+                    if not self.socket.recv(65_536):
+                        break
+        self.close()
 
     async def aclose(self) -> None:
         """See `trio.abc.AsyncResource`."""

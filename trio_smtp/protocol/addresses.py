@@ -10,9 +10,9 @@ import attrs
 
 from .dsn import DSNRecipient
 from .errors import ProtocolError
-from .values import ShowsFields
+from .values import KeepsData, ShowsFields
 
-__all__ = ["Address", "common_path", "parse_path", "split_path"]
+__all__ = ["Address", "common_path", "parse_path", "rewritten", "split_path"]
 
 _NO_ARGS: Mapping[str, str | bool] = MappingProxyType({})
 
@@ -49,8 +49,29 @@ _MAX_DOMAIN = 255
 _MAX_LABEL = 63
 
 
+class _Rewritable(KeepsData):
+    """What only rewritten addresses have, in a slot: a field of attrs would cost time for every address."""
+
+    __slots__ = ("_original",)
+    _original: Address
+
+    @property
+    def original(self) -> Address | None:
+        """The address that was sent, where a handler has put this one in its place; None elsewhere."""
+        try:
+            return self._original
+        except AttributeError:
+            return None
+
+    @property
+    def data(self) -> dict[str, object]:
+        """For handlers' own use; lives as long as the object. A rewritten address has that of its `original`."""
+        original = self.original
+        return super().data if original is None else original.data
+
+
 @attrs.frozen(eq=False, repr=False)
-class Address(ShowsFields):
+class Address(_Rewritable, ShowsFields):
     """A reverse-path or a recipient, as it was sent. Two are equal only when they are the same object.
 
     Attributes:
@@ -61,6 +82,8 @@ class Address(ShowsFields):
         args: The ESMTP parameters as sent, upper-case keys, True for one without a value. Read-only.
         dsn: What DSN asks for this recipient, or None.
         values: The parsed values of RCPT's parameters, upper-case keys, those of extensions included.
+        original: The address that was sent, where a handler has put this one in its place; None elsewhere.
+        data: For handlers' own use; a rewritten address has that of its `original`.
 
     RFC: RFC 5321 sections 4.1.2 and 4.1.1.11.
     """
@@ -74,6 +97,44 @@ class Address(ShowsFields):
 
     def __str__(self) -> str:
         return self.address
+
+    @classmethod
+    def parse(cls, text: str, *, strict: bool = True) -> Address:
+        """Read an address that was not sent by a client: an alias's target, say.
+
+        Args:
+            text: Without angle brackets; ``""`` is the null sender.
+            strict: As `Config.strict_addresses`.
+
+        Raises:
+            ValueError: The text is no address.
+        """
+        if not text:
+            return cls("", "", "")
+        try:
+            return parse_path(text, code="5.1.3", strict=strict, postmaster=True)
+        except ProtocolError:
+            raise ValueError(f"not an address: {text!r}") from None
+
+
+def rewritten(sent: Address, wanted: object) -> Address:
+    """Make the address that a handler puts in the place of one that was sent.
+
+    Args:
+        sent: What the client sent, or what a handler has made of it before.
+        wanted: Another address.
+
+    Returns:
+        A copy of `wanted` with the parameters of the address that was sent.
+
+    Raises:
+        TypeError: `wanted` is no address.
+    """
+    if not isinstance(wanted, Address):
+        raise TypeError(f"address must be an Address, not {wanted!r}: write Address.parse(...)")
+    copy = Address(wanted.address, wanted.local_part, wanted.domain, sent.args, sent.dsn, sent.values)
+    object.__setattr__(copy, "_original", sent if sent.original is None else sent.original)
+    return copy
 
 
 def common_path(text: str) -> Address | None:

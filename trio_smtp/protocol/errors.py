@@ -8,7 +8,7 @@ from functools import lru_cache
 from .replies import Reply
 from .verbs import Verb
 
-__all__ = ["ParserCrashed", "ProtocolError", "SMTPError"]
+__all__ = ["Aborted", "ParserCrashed", "ProtocolError", "SMTPError"]
 
 
 @lru_cache(maxsize=256, typed=True)
@@ -60,6 +60,16 @@ class SMTPError(Exception):
     def temporary(self) -> bool:
         """True for 4xx: the client may try again."""
         return self.reply.code < 500
+
+
+class Aborted(SMTPError):
+    """A handler ends the connection without a word; `abort` of its context raises it.
+
+    Let it pass. The connection ends also when it is swallowed, or is one of several exceptions of a group.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Connection aborted", 421, "4.3.0")
 
 
 class ProtocolError(SMTPError):

@@ -1,11 +1,14 @@
-"""`ShowsFields`: a repr for attrs classes that leaves out secret fields, without a generated method for each class."""
+"""What value classes have in common: a repr without secret fields, and a dict for handlers' own use.
+
+Neither adds a generated method to a class, and neither costs time when an object is made.
+"""
 
 from __future__ import annotations
 
 from reprlib import recursive_repr
 from typing import Any
 
-__all__ = ["ShowsFields"]
+__all__ = ["KeepsData", "ShowsFields"]
 
 
 class ShowsFields:
@@ -21,3 +24,19 @@ class ShowsFields:
     def __repr__(self: Any) -> str:
         fields = (f"{field.name}={getattr(self, field.name)!r}" for field in self.__attrs_attrs__ if field.repr)
         return f"{type(self).__qualname__}({', '.join(fields)})"
+
+
+class KeepsData:
+    """Gives a class with slots a dict for handlers' own use, which is made when it is first asked for."""
+
+    __slots__ = ("_data",)
+    _data: dict[str, object]
+
+    @property
+    def data(self) -> dict[str, object]:
+        """For handlers' own use; lives as long as the object."""
+        try:
+            return self._data
+        except AttributeError:
+            object.__setattr__(self, "_data", {})  # the object may be frozen
+            return self._data
