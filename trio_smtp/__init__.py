@@ -25,6 +25,7 @@ from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
 from .app.message import MessageTooLarge as MessageTooLarge
+from .app.message import MessageUnparsable as MessageUnparsable
 from .app.message import StreamConsumed as StreamConsumed
 from .app.session import Envelope as Envelope
 from .app.session import Session as Session
@@ -90,6 +91,7 @@ __all__ = [
     "MessageMalformed",
     "MessageStream",
     "MessageTooLarge",
+    "MessageUnparsable",
     "Middleware",
     "OAuthCredentials",
     "ParameterParser",

@@ -17,6 +17,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 from trio_smtp.protocol.errors import SMTPError
 
 from .body import Body
+from .parsing import MessageUnparsable, parse_message
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -26,11 +27,9 @@ __all__ = [
     "MessageMalformed",
     "MessageStream",
     "MessageTooLarge",
+    "MessageUnparsable",
     "StreamConsumed",
 ]
-
-#: From this size on, in octets, a message is parsed in a worker thread.
-_PARSE_IN_THREAD = 65_536
 
 
 class StreamConsumed(SMTPError):
@@ -242,27 +241,29 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read_message(self) -> EmailMessage:
-        """Read the whole message and parse it with the policy ``email.policy.SMTP``.
+        """Read the whole message and parse it with the policy ``email.policy.SMTP``, made tolerant.
+
+        A field that its parser cannot take is given as an unstructured one: its text, ``params == {}``,
+        ``content_type`` and ``content_disposition`` None, no ``addresses``. So neither reading a field raises, nor
+        ``get_body``, ``iter_attachments``, or ``get_content`` of a part that is no multipart; text whose character
+        set is unknown is read as UTF-8 or Latin-1.
 
         Raises:
+            MessageUnparsable: Its parts are nested too deeply, or the parser failed.
             MessageTooLarge: More octets than allowed.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
             StreamConsumed: The message was read already.
             trio.ClosedResourceError: The stream was closed.
 
-        Cancellation: as with `read`. A message of 65,536 octets or more is parsed in a worker thread; a cancellation
-        that comes meanwhile does not stop the thread, and takes effect at the next checkpoint after this call.
+        Cancellation: as with `read`. A message of 65,536 octets or more, or with a header section of more than 4,096,
+        is parsed in a worker thread; a cancellation that comes meanwhile does not stop the thread, and takes effect at
+        the next checkpoint after this call.
 
         Resource handling: the octets and the parsed message are in memory at the same time. The worker thread counts
         against trio's default thread limiter.
         """
-        from email import message_from_bytes, policy
-
-        data = await self.read()
-        if len(data) < _PARSE_IN_THREAD:
-            return message_from_bytes(data, policy=policy.SMTP)
-        return await trio.to_thread.run_sync(lambda: message_from_bytes(data, policy=policy.SMTP))
+        return await parse_message(await self.read())
 
     async def discard(self) -> None:
         """Receive the rest of the message and throw it away, on purpose: the reply stays positive.
