@@ -25,7 +25,8 @@ from .support import logged, send
 #: Values that a parser of structured fields stumbles over.
 ODD_PARAMETERS = [
     "name*", "boundary*", "name*0*", "name*0", "name*=", "name*0*=", "charset*", "filename*", "filename*0*",
-    "(" * 1000, "name=(" + "(" * 1000, "charset=\x00", "charset*=\x00''utf-8", "boundary*=\x00''x", "charset=bogus",
+    "(" * 1000, "name=(" + "(" * 1000, "charset=\x00", "charset*=\x00''utf-8", "boundary*=\x00''x", "filename*=\x00''x",
+    "charset=bogus",
     "charset*0=a; charset*2=b", "charset=idna", "charset=punycode", "charset=base64", "charset=undefined",
     "charset=rot13", 'charset="=?utf-8?q?=00?="', "charset=unicode_escape", "charset*=utf-8''", 'name="', 'name="\\',
     ";;;=", "name*x=1", "name*99999999999999999999=1", "name*1*=x''%", "boundary", "boundary=", "=", "=x",

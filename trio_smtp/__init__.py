@@ -21,6 +21,7 @@ from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
 from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
+from .app.fields import HeaderField as HeaderField
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
@@ -30,6 +31,7 @@ from .app.message import StreamConsumed as StreamConsumed
 from .app.session import Envelope as Envelope
 from .app.session import Session as Session
 from .app.session import TLSInfo as TLSInfo
+from .app.spool import SpooledMessage as SpooledMessage
 from .app.stats import Stats as Stats
 from .protocol.addresses import Address as Address
 from .protocol.credentials import CramMD5Credentials as CramMD5Credentials
@@ -84,6 +86,7 @@ __all__ = [
     "ExternalCredentials",
     "Filter",
     "Handler",
+    "HeaderField",
     "HeloContext",
     "MailFromContext",
     "Mechanism",
@@ -110,6 +113,7 @@ __all__ = [
     "SecretNeeded",
     "SecureContext",
     "Session",
+    "SpooledMessage",
     "Stats",
     "StreamConsumed",
     "TLSInfo",

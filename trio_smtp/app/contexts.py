@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 import attrs
 
@@ -13,8 +13,14 @@ from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.values import ShowsFields
 
+from .body import Body
+from .config import Config
 from .message import MessageStream
 from .session import Envelope, Session
+
+if TYPE_CHECKING:
+    from .spool import SpooledMessage
+    from .spooling import Spooling
 
 __all__ = [
     "AuthContext",
@@ -234,13 +240,15 @@ class DataContext(Context):
     """The message.
 
     Attributes:
-        stream: The body, to be read once.
+        stream: The body, to be read once; another stream after `add_field` and `spool`.
         envelope: The transaction's envelope, also when the client has given the message up and the session has another.
     """
 
     stream: MessageStream
     envelope: Envelope
-    _hostname: str
+    _config: Config
+    _body: Body
+    _spooling: Spooling | None = None
     _refused: dict[Address, Reply] = attrs.field(factory=dict)
 
     _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
@@ -288,7 +296,60 @@ class DataContext(Context):
         """
         from .received import received_header  # loads date formatting, which not every server needs
 
-        return received_header(self.session, self.envelope, self._hostname)
+        return received_header(self.session, self.envelope, self._config.hostname)
+
+    def add_field(self, name: str, value: str) -> None:
+        """Put a header field in front of the message, for every handler that reads after this one, and for deliveries.
+
+        The field that was added last stands first. When the message does not begin with a header field or an empty
+        line, an empty line follows the fields that were added.
+
+        Args:
+            name: Printable ASCII without a colon.
+            value: Line ends and control characters become blanks; it is folded and encoded.
+
+        Raises:
+            ValueError: The name is not that of a field.
+            RuntimeError: Reading has begun.
+
+        RFC: RFC 5322 section 2.2.3 (folding), RFC 2047 (what is not ASCII, unless the client said SMTPUTF8).
+        """
+        self.stream = self._spool().add_field(name, value)
+
+    async def spool(self) -> SpooledMessage:
+        """Read the whole message, so that it can be read more than once, and changed; `stream` replays it as edited.
+
+        Spooling is not taking: the message is accepted only when a handler reads ``stream`` to its end or discards it.
+
+        Returns:
+            The message; the same object each time. When the stream was begun, ``stream`` is a fresh one.
+
+        Raises:
+            StreamConsumed: Reading began before the message was spooled.
+            MessageTooLarge: More octets than allowed.
+            MessageMalformed: The body broke a rule, or the header section has more than 1,048,576 octets.
+            MessageIncomplete: The client did not finish.
+            SMTPError: The disk is full (452 4.3.1), or cannot be written (451 4.3.0).
+            trio.ClosedResourceError: The stream was closed.
+
+        Cancellation: the rest of the message is lost, and another `spool` raises `StreamConsumed`.
+
+        Resource handling: in memory up to ``Config.spool_memory`` octets, with more in an unnamed temporary file in
+        ``Config.spool_directory``; given back at the end of the transaction.
+        """
+        spooling = self._spool()
+        message = await spooling.spool()
+        self.stream = spooling.stream
+        return message
+
+    def _spool(self) -> Spooling:
+        if self._spooling is None:
+            from .spooling import Spooling  # which not every server needs
+
+            self._spooling = Spooling(
+                self.stream, self._body, self._config, self.session.id, utf8=self.envelope.smtp_utf8
+            )
+        return self._spooling
 
 
 @attrs.define(eq=False, repr=False)

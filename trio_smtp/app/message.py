@@ -84,10 +84,11 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_body", "_consumed", "_taps")
+    __slots__ = ("_begun", "_body", "_consumed", "_taps")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
+        self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
 
@@ -105,6 +106,11 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     def complete(self) -> bool:
         """The end mark was seen and nothing was wrong."""
         return self._body.complete
+
+    @property
+    def begun(self) -> bool:
+        """Reading has begun, in whatever way."""
+        return self._begun or self._consumed
 
     def tap(self, callback: Callable[[bytes], None]) -> None:
         """See the octets without consuming them.
@@ -131,6 +137,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         Cancellation: no chunk is lost; the next call returns it. A chunk that is ready is returned without a pass of
         the scheduler.
         """
+        self._begun = True
         await checkpoint_if_cancelled()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)
@@ -139,6 +146,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return chunk
 
     async def __anext__(self) -> bytes:
+        self._begun = True
         await checkpoint_if_cancelled()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)

@@ -164,7 +164,7 @@ class Transfer:
         self._envelope = envelope
         self._began = clock.now()
         self._sink = MessageSink(config.max_message_size)
-        self._context = DataContext(dialogue.session, _ACCEPTED, self._sink.stream, envelope, config.hostname)
+        self._context = DataContext(dialogue.session, _ACCEPTED, self._sink.stream, envelope, config, self._sink.body)
         self._ask = Ask(_DATA, self._context, dialogue.service.chains[_DATA])
         self._handlers_left = config.handler_timeout
         self._handlers_done: trio.Event | None = None
@@ -367,6 +367,7 @@ class Transfer:
 
     def _note_incomplete(self) -> None:
         """Count and log a message that was cut off or given up; does nothing where it was answered, or noted before."""
+        self._sink.release()
         if self._settled:
             return
         self._settled = True
