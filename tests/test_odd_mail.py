@@ -282,24 +282,26 @@ async def test_what_takes_long_is_parsed_in_a_thread(
 )  # fmt: skip
 async def test_sixty_kilobytes_of_parameters_hold_up_nobody(head: bytes) -> None:
     data = head + b";\r\n a=b" * 9000 + b"\r\n\r\nx\r\n"
-    longest, began = 0.0, time.perf_counter()
+    passes = 0
 
     async def watch() -> None:
-        nonlocal longest
+        nonlocal passes
         while True:
-            before = time.perf_counter()
             await trio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - before)
+            passes += 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
+        before = time.perf_counter()
         message = await parse_message(data)
+        parsing = time.perf_counter() - before
         before = time.perf_counter()
         read_everything(message)
         await trio.lowlevel.checkpoint()
         reading = time.perf_counter() - before
         nursery.cancel_scope.cancel()
-    assert max(longest, reading) < (time.perf_counter() - began) / 2
+    assert passes > 10
+    assert reading < parsing / 2
 
 
 @pytest.mark.parametrize("value", [b"text/plain; name*", b"text/plain; boundary*", b"text/plain; name*0*", b"(" * 1000])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from trio_smtp import (
     StreamConsumed,
     serve,
 )
+from trio_smtp.app.layers import Prefixed, Replay
 from trio_smtp.app.spool import Chunks
 from trio_smtp.app.store import Store
 from trio_smtp.delivery.maildir import maildir
@@ -439,7 +442,8 @@ async def test_it_is_gone_however_the_handlers_end(data: bytes, how: str, tmp_pa
         await client.read_reply()
         await start_data(client)
         await client.send_bytes(data + b".\r\n")
-        await reached.wait()
+        with trio.fail_after(10):
+            await reached.wait()
         if how == "crash":
             assert (await client.read_reply()).code == 451
         nursery.cancel_scope.cancel()
@@ -499,6 +503,32 @@ async def test_readers_run_beside_each_other() -> None:
 
 
 # --- memory ---
+
+
+@MESSAGES
+@pytest.mark.parametrize("how", ["spool", "add_field"])
+async def test_a_message_leaves_no_reference_cycle(data: bytes, how: str) -> None:
+    kept: list[weakref.ref[object]] = []
+
+    async def take(ctx: DataContext) -> None:
+        if how == "spool":
+            message = await ctx.spool()
+            await message.replace_body(b"new")
+            kept.append(weakref.ref(message.chunks()))
+            message.add_field("X", "y")
+        ctx.add_field("X", "y")
+        await ctx.stream.read()
+        kept.append(weakref.ref(ctx))
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await deliver(data, take))[0] == 250
+        assert [ref() for ref in kept] == [None] * len(kept)
+        found = [each for each in gc.get_objects() if isinstance(each, SpooledMessage | Prefixed | Replay)]
+        assert found == []
+    finally:
+        gc.enable()
 
 
 async def send_large(client: Client, mebibytes: int) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import quopri
 import re
 from typing import final
 
 import attrs
+
+from trio_smtp.protocol.values import ShowsFields
 
 __all__ = ["MAX_NAME", "Head", "HeaderField", "check_name", "encode_field", "line_end_of", "parse_fields"]
 
@@ -36,8 +37,8 @@ _ENCODED_WORD = re.compile(r"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=
 _BETWEEN_WORDS = re.compile(r"(\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)")
 
 
-@attrs.frozen
-class HeaderField:
+@attrs.frozen(repr=False)
+class HeaderField(ShowsFields):
     """A header field as it stands in a message.
 
     Attributes:
@@ -68,7 +69,7 @@ def _decode_word(match: re.Match[str]) -> str:
         octets = (
             base64.b64decode(text + "=" * (-len(text) % 4))
             if encoding in "bB"
-            else quopri.decodestring(text.replace("_", " ").encode(), header=True)
+            else binascii.a2b_qp(text.encode(), header=True)
         )
         return octets.decode(charset, "replace")
     except (LookupError, ValueError, binascii.Error):

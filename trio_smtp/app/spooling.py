@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import final
 
 import trio
@@ -43,24 +44,13 @@ class Spooling:
         stream: What handlers are to read.
     """
 
-    __slots__ = (
-        "_added",
-        "_body",
-        "_config",
-        "_lock",
-        "_message",
-        "_sent",
-        "_session_id",
-        "_stores",
-        "_utf8",
-        "stream",
-    )
+    __slots__ = ("_added", "_body", "_config", "_guard", "_lock", "_message", "_sent", "_stores", "_utf8", "stream")
 
     def __init__(self, sent: MessageStream, body: Body, config: Config, session_id: str, *, utf8: bool) -> None:
         self._sent = sent
         self._body = body
         self._config = config
-        self._session_id = session_id
+        self._guard = partial(_guard, session_id, config.spool_directory)
         self._utf8 = utf8
         # Name and value, in the order in which they were added.
         self._added: list[tuple[str, str]] = []
@@ -79,16 +69,8 @@ class Spooling:
             raise RuntimeError("the message is being read: add fields before, or spool it first")
         self._added.append((name, value))
         if self.stream is self._sent:
-            self.stream = Prefixed(self._body, self._sent, self._write_fields)
+            self.stream = Prefixed(self._body, self._sent, partial(_write_fields, self._added, self._utf8))
         return self.stream
-
-    def _write_fields(self, head: Head) -> bytes:
-        """The fields that were added, the last one first, for a message that begins so."""
-        line_end = line_end_of(head.octets) or b"\r\n"
-        fields = [encode_field(*field, utf8=self._utf8, line_end=line_end) for field in reversed(self._added)]
-        # In front of a field, or an empty line, nothing is needed.
-        stands_alone = head.end == 0 and not head.octets.startswith((b"\r\n", b"\n"))
-        return b"".join(fields) + (line_end if stands_alone else b"")
 
     async def spool(self) -> SpooledMessage:
         """Spool the message, or return it where that was done; `stream` is one that was not begun."""
@@ -133,13 +115,27 @@ class Spooling:
         """The transaction is over: give memory and files back."""
         for store in self._stores:
             store.close()
+        # Both hold this object: a cycle.
+        self._message = None
+        self.stream = self._sent
 
-    async def _guard(self, call: Awaitable[bytes]) -> bytes:
-        try:
-            return await call
-        except OSError as error:
-            where = self._config.spool_directory or "the system's directory of temporary files"
-            _logger.error("session=%s cannot spool the message in %r: %s", self._session_id, where, error)
-            if error.errno in _NO_SPACE:
-                raise SMTPError("Insufficient system storage", 452, "4.3.1") from error
-            raise SMTPError("Local error in processing", 451, "4.3.0") from error
+
+def _write_fields(added: Sequence[tuple[str, str]], utf8: bool, head: Head) -> bytes:
+    """The fields that were added, the last one first, for a message that begins so."""
+    line_end = line_end_of(head.octets) or b"\r\n"
+    fields = [encode_field(*field, utf8=utf8, line_end=line_end) for field in reversed(added)]
+    # In front of a field, or an empty line, nothing is needed.
+    stands_alone = head.end == 0 and not head.octets.startswith((b"\r\n", b"\n"))
+    return b"".join(fields) + (line_end if stands_alone else b"")
+
+
+async def _guard(session_id: str, directory: str | None, call: Awaitable[bytes]) -> bytes:
+    """Await a call for a store; an error of the system becomes a refusal, and is logged."""
+    try:
+        return await call
+    except OSError as error:
+        where = directory or "the system's directory of temporary files"
+        _logger.error("session=%s cannot spool the message in %r: %s", session_id, where, error)
+        if error.errno in _NO_SPACE:
+            raise SMTPError("Insufficient system storage", 452, "4.3.1") from error
+        raise SMTPError("Local error in processing", 451, "4.3.0") from error

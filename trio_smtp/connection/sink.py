@@ -187,7 +187,8 @@ class MessageSink:
         if isinstance(error, SMTPError):
             # Its traceback holds the handlers' frames, which hold the stream, whose body holds the error: a cycle.
             error.__traceback__ = error.__context__ = None
-        self.release()
+        if body.release is not None:
+            self.release()
         if self._pooled is not None:
             _pool.give_back(self._pooled, body.left or 0)
             self._pooled = None
