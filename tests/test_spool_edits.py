@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from trio_smtp import App, Config, DataContext, SpooledMessage
 from trio_smtp.app.body import Body
-from trio_smtp.app.fields import encode_field
 from trio_smtp.app.spooling import Spooling
 from trio_smtp.connection.sink import MessageSink
 from trio_smtp.testing import open_client
@@ -315,7 +314,3 @@ async def test_a_body_that_comes_after_the_transaction_is_refused() -> None:
 
     with pytest.raises(trio.ClosedResourceError):
         await message.replace_body(late())
-
-
-def test_values_are_written_as_everywhere() -> None:
-    assert encode_field("N", "é", utf8=False) == b"N: =?utf-8?b?w6k=?=\r\n"

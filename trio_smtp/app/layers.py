@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import trio
@@ -61,13 +62,9 @@ class _Layer(MessageStream):
             self._ended = body.finished = True
         return chunk
 
+    @abstractmethod
     async def _fetch(self) -> bytes:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        """Give this stream up; a spooled message has others."""
-        self._closed = True
-        await trio.lowlevel.checkpoint()
+        """The next chunk; none: the message is over."""
 
 
 class Replay(_Layer):
