@@ -411,7 +411,13 @@ async def test_after_the_transaction_it_is_gone(memory: int) -> None:
     before = descriptors()
     assert (await deliver(BODY + LARGE, leak, spool_memory=memory))[0] == 250
     message, chunks, original, stream = kept
-    for reading in (message.read(), chunks.__anext__(), original.__anext__(), stream.receive()):
+    for reading in (
+        message.read(),
+        message.replace_body(b"x"),
+        chunks.__anext__(),
+        original.__anext__(),
+        stream.receive(),
+    ):
         with pytest.raises(trio.ClosedResourceError):
             await reading
     await same_descriptors(before)

@@ -230,6 +230,8 @@ class SpooledMessage:
         Raises:
             RuntimeError: As with `add_field`.
         """
+        if self._store.closed:
+            raise trio.ClosedResourceError
         if isinstance(body, bytes):
             self._check_edit()
         store = self._new_store()
@@ -241,8 +243,6 @@ class SpooledMessage:
                     await self._guard(store.append(chunk))
             await self._guard(store.finish())
             self._check_edit()
-            if self._store.closed:
-                raise trio.ClosedResourceError
         except BaseException:
             store.close()
             raise
