@@ -24,7 +24,7 @@ DEFAULTS: dict[str, object] = {
     "auth_required_message": "Authentication required", "scram_lookup": None, "max_auth_failures": 6,
     "auth_failure_delay": 0,
     "max_message_size": 33_554_432, "max_recipients": 1000, "max_command_line": 2048, "max_auth_line": 12_288,
-    "max_data_line": None, "max_transactions": None,
+    "max_data_line": None, "max_transactions": None, "spool_memory": 1_048_576, "spool_directory": None,
     "command_timeout": 300, "data_timeout": 180, "min_data_rate": 100, "handler_timeout": 600, "send_timeout": 60,
     "session_timeout": None, "drain_timeout": 30, "greeting_delay": 0,
     "max_connections": 1000, "max_connections_per_host": None, "max_errors": 10, "error_delay": 0,
@@ -79,6 +79,7 @@ REFUSED: list[tuple[str, object]] = [
     ("max_command_line", 511), ("max_auth_line", 511), ("max_command_line", None),
     ("port", -1), ("port", 65_536), ("port", "25"), ("port", None), ("port", True),
     ("unix_mode", 0o1000), ("unix_mode", "600"), ("host", 8025), ("host", b"127.0.0.1"), ("unix_path", 5),
+    ("spool_memory", -1), ("spool_memory", None), ("spool_directory", 5), ("spool_directory", b"/tmp"),
     *((name, value) for value in (1, None, "no") for name, default in DEFAULTS.items()
       if isinstance(default, bool) and name != "mt_priority"),
     ("mt_priority", 1), ("mt_priority", ""), ("mt_priority", "two words"), ("mt_priority", None),

@@ -13,6 +13,7 @@ import trio
 from trio_smtp import (
     App,
     CloseContext,
+    Config,
     ConnectContext,
     DataContext,
     DataStartContext,
@@ -390,7 +391,8 @@ async def test_size_exceeded_is_seen_by_the_handler() -> None:
 
 def data_context(session: Session, *recipients: str) -> DataContext:
     envelope = Envelope(rcpt_to=[Address(each, each.partition("@")[0], "example.com") for each in recipients])
-    return DataContext(session, Reply(250, "OK"), MessageSink(None).stream, envelope, "mx.example")
+    sink = MessageSink(None)
+    return DataContext(session, Reply(250, "OK"), sink.stream, envelope, Config(hostname="mx.example"), sink.body)
 
 
 def test_reject_recipient_is_for_lmtp() -> None:

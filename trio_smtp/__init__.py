@@ -9,15 +9,16 @@ from .app.application import Plugin as Plugin
 from .app.config import Config as Config
 from .app.contexts import AuthContext as AuthContext
 from .app.contexts import ConnectContext as ConnectContext
-from .app.contexts import DataContext as DataContext
 from .app.contexts import DataStartContext as DataStartContext
 from .app.contexts import HeloContext as HeloContext
 from .app.contexts import MailFromContext as MailFromContext
 from .app.contexts import RcptToContext as RcptToContext
 from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
+from .app.data_context import DataContext as DataContext
 from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
+from .app.fields import HeaderField as HeaderField
 from .app.hooks import CloseContext as CloseContext
 from .app.hooks import CloseReason as CloseReason
 from .app.hooks import CommandContext as CommandContext
@@ -25,10 +26,12 @@ from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
 from .app.message import MessageTooLarge as MessageTooLarge
+from .app.message import MessageUnparsable as MessageUnparsable
 from .app.message import StreamConsumed as StreamConsumed
 from .app.session import Envelope as Envelope
 from .app.session import Session as Session
 from .app.session import TLSInfo as TLSInfo
+from .app.spool import SpooledMessage as SpooledMessage
 from .app.stats import Stats as Stats
 from .protocol.addresses import Address as Address
 from .protocol.credentials import CramMD5Credentials as CramMD5Credentials
@@ -88,6 +91,7 @@ __all__ = [
     "ExternalCredentials",
     "Filter",
     "Handler",
+    "HeaderField",
     "HeloContext",
     "MailFromContext",
     "Mechanism",
@@ -95,6 +99,7 @@ __all__ = [
     "MessageMalformed",
     "MessageStream",
     "MessageTooLarge",
+    "MessageUnparsable",
     "Middleware",
     "OAuthCredentials",
     "ParameterParser",
@@ -113,6 +118,7 @@ __all__ = [
     "SecretNeeded",
     "SecureContext",
     "Session",
+    "SpooledMessage",
     "Stats",
     "StreamConsumed",
     "TLSInfo",

@@ -125,7 +125,7 @@ class Delivery:
         self._began = dialogue.now()
         self._body = Body()
         self._stream = BodyStream(self._body)
-        self._context = DataContext(dialogue.session, _ACCEPTED, self._stream, envelope, config.hostname)
+        self._context = DataContext(dialogue.session, _ACCEPTED, self._stream, envelope, config, self._body)
         self._handlers: Coroutine[Any, None, None] = _await(chain, (self._context,))
         self._dropped = 0
         #: What the handlers answered, and what was wrong with the message then.

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, TypeVar
 from .contexts import (
     AuthContext,
     ConnectContext,
-    DataContext,
     DataStartContext,
     HeloContext,
     MailFromContext,
@@ -25,6 +24,7 @@ from .contexts import (
     SecureContext,
     VerifyContext,
 )
+from .data_context import DataContext
 from .extension import Extension
 from .hooks import CloseContext
 from .returned import refuse_returned

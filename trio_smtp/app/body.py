@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -21,9 +22,10 @@ class Body:
         complete: The end mark was seen and nothing was wrong.
         finished: A handler has read the message to its end, or discarded the rest on purpose.
         error: Why the message is not whole, or what a tap raised.
+        release: Gives back what the message was spooled into; None: it was not spooled.
     """
 
-    __slots__ = ("channel", "complete", "error", "finished", "left", "length", "size_exceeded")
+    __slots__ = ("channel", "complete", "error", "finished", "left", "length", "release", "size_exceeded")
 
     def __init__(self) -> None:
         self.channel: trio.MemoryReceiveChannel[bytes] | None = None
@@ -33,6 +35,7 @@ class Body:
         self.complete: bool = False
         self.finished: bool = False
         self.error: Exception | None = None
+        self.release: Callable[[], None] | None = None
 
     def fail(self, error: Exception) -> None:
         """The message is not whole; the first error stays."""

@@ -171,6 +171,8 @@ class Config(ShowsFields):
         max_command_line: Octets of a command line, CRLF included.
         max_auth_line: The same for AUTH and the lines of its exchange.
         max_data_line: Octets of a message's line, CRLF included; None: no limit.
+        spool_memory: Octets of a message that `DataContext.spool` keeps in memory; with more, all are in a file.
+        spool_directory: Where that file is made; None: where the system has its temporary files.
         max_transactions: Transactions of a connection, refused and broken off ones as well; None: no limit.
         command_timeout: For a whole command line; after twelve times that without a message the session ends.
         data_timeout: Between two blocks of a message.
@@ -241,6 +243,8 @@ class Config(ShowsFields):
     max_command_line: int = _count(2048, least=512)
     max_auth_line: int = _count(12_288, least=512)
     max_data_line: int | None = _maybe_count(None)
+    spool_memory: int = _count(1_048_576, least=0)
+    spool_directory: str | None = attrs.field(default=None, validator=_maybe_text)
     max_transactions: int | None = _maybe_count(None)
 
     command_timeout: float = _seconds(300)

@@ -13,14 +13,12 @@ from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.values import ShowsFields
 
-from .message import MessageStream
 from .session import Envelope, Session
 
 __all__ = [
     "AuthContext",
     "ConnectContext",
     "Context",
-    "DataContext",
     "DataStartContext",
     "HeloContext",
     "MailFromContext",
@@ -285,73 +283,6 @@ class DataStartContext(Context):
     __slots__ = ()
 
     _refusal: ClassVar[tuple[int, str]] = (554, "Transaction refused")
-
-
-@attrs.define(eq=False, repr=False)
-class DataContext(Context):
-    """The message.
-
-    Attributes:
-        stream: The body, to be read once.
-        envelope: The transaction's envelope, also when the client has given the message up and the session has another.
-        recipients: The recipients as they were accepted, whatever handlers have made of ``envelope.rcpt_to``.
-    """
-
-    stream: MessageStream
-    envelope: Envelope
-    _hostname: str
-    _refused: dict[Address, Reply] = attrs.field(factory=dict)
-    recipients: tuple[Address, ...] = attrs.field(init=False)
-
-    _refusal: ClassVar[tuple[int, str]] = (552, "Message refused")
-
-    def __attrs_post_init__(self) -> None:
-        self.recipients = tuple(self.envelope.rcpt_to)
-
-    @property
-    def size_exceeded(self) -> bool:
-        """The message has more than ``max_message_size`` octets."""
-        return self.stream.size_exceeded
-
-    def reject_recipient(
-        self, recipient: Address, message: str | Iterable[str], code: int = 550, *, enhanced: str | None = None
-    ) -> None:
-        """Refuse the message for one of its recipients and not for the others (LMTP only).
-
-        Args:
-            recipient: The object out of `recipients`, whether it is still in ``envelope.rcpt_to`` or not.
-            message: The text of that recipient's reply.
-            code: 4xx or 5xx.
-            enhanced: The enhanced status code; None: the usual one for the code.
-
-        Raises:
-            RuntimeError: The session speaks SMTP, which has one reply for all recipients.
-            ValueError: Not a recipient of this message, or the code is not 4xx or 5xx.
-
-        RFC: RFC 2033 section 4.2.
-        """
-        if not self.session.lmtp:
-            raise RuntimeError("reject_recipient needs LMTP: SMTP has one reply to a message for all its recipients")
-        if recipient not in self.recipients:
-            raise ValueError(f"recipient must be one of ctx.recipients, not {recipient!r}")
-        self._refused[recipient] = SMTPError(message, code, enhanced).reply
-
-    @property
-    def recipient_replies(self) -> Mapping[Address, Reply]:
-        """What `reject_recipient` has set."""
-        return self._refused
-
-    def received_header(self) -> bytes:
-        """The Received header field for this message, CRLF included, folded.
-
-        If the message begins with a space or a tab, put an empty line between this field and the message: the message
-        would continue the field otherwise.
-
-        RFC: RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3, RFC 8314 section 4.3 (the tls clause).
-        """
-        from .received import received_header  # loads date formatting, which not every server needs
-
-        return received_header(self.session, self.envelope, self._hostname)
 
 
 @attrs.define(eq=False, repr=False)

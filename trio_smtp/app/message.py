@@ -17,6 +17,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 from trio_smtp.protocol.errors import SMTPError
 
 from .body import Body
+from .parsing import MessageUnparsable, parse_message
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -26,11 +27,9 @@ __all__ = [
     "MessageMalformed",
     "MessageStream",
     "MessageTooLarge",
+    "MessageUnparsable",
     "StreamConsumed",
 ]
-
-#: From this size on, in octets, a message is parsed in a worker thread.
-_PARSE_IN_THREAD = 65_536
 
 
 class StreamConsumed(SMTPError):
@@ -85,10 +84,11 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_body", "_consumed", "_taps")
+    __slots__ = ("_begun", "_body", "_consumed", "_taps")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
+        self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
 
@@ -111,6 +111,11 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     def finished(self) -> bool:
         """A handler has read the message to its end, or discarded the rest on purpose."""
         return self._body.finished
+
+    @property
+    def begun(self) -> bool:
+        """Reading has begun, in whatever way."""
+        return self._begun or self._consumed
 
     def tap(self, callback: Callable[[bytes], None]) -> None:
         """See the octets without consuming them.
@@ -137,6 +142,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         Cancellation: no chunk is lost; the next call returns it. A chunk that is ready is returned without a pass of
         the scheduler.
         """
+        self._begun = True
         await checkpoint_if_cancelled()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)
@@ -145,6 +151,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return chunk
 
     async def __anext__(self) -> bytes:
+        self._begun = True
         await checkpoint_if_cancelled()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)
@@ -247,27 +254,29 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read_message(self) -> EmailMessage:
-        """Read the whole message and parse it with the policy ``email.policy.SMTP``.
+        """Read the whole message and parse it with the policy ``email.policy.SMTP``, made tolerant.
+
+        A field that its parser cannot take is given as an unstructured one: its text, ``params == {}``,
+        ``content_type`` and ``content_disposition`` None, no ``addresses``. So neither reading a field raises, nor
+        ``get_body``, ``iter_attachments``, or ``get_content`` of a part that is no multipart; text whose character
+        set is unknown is read as UTF-8 or Latin-1.
 
         Raises:
+            MessageUnparsable: Its parts are nested too deeply, or the parser failed.
             MessageTooLarge: More octets than allowed.
             MessageMalformed: The body broke a rule.
             MessageIncomplete: The client did not finish.
             StreamConsumed: The message was read already.
             trio.ClosedResourceError: The stream was closed.
 
-        Cancellation: as with `read`. A message of 65,536 octets or more is parsed in a worker thread; a cancellation
-        that comes meanwhile does not stop the thread, and takes effect at the next checkpoint after this call.
+        Cancellation: as with `read`. A message of 65,536 octets or more, or with a header section of more than 4,096,
+        is parsed in a worker thread; a cancellation that comes meanwhile does not stop the thread, and takes effect at
+        the next checkpoint after this call.
 
         Resource handling: the octets and the parsed message are in memory at the same time. The worker thread counts
         against trio's default thread limiter.
         """
-        from email import message_from_bytes, policy
-
-        data = await self.read()
-        if len(data) < _PARSE_IN_THREAD:
-            return message_from_bytes(data, policy=policy.SMTP)
-        return await trio.to_thread.run_sync(lambda: message_from_bytes(data, policy=policy.SMTP))
+        return await parse_message(await self.read())
 
     async def discard(self) -> None:
         """Receive the rest of the message and throw it away, on purpose: the reply stays positive.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from .contexts import Context, DataContext
+from .contexts import Context
+from .data_context import DataContext
 from .hooks import CloseContext
 
 __all__ = ["refuse_returned"]

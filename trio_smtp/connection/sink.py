@@ -68,13 +68,15 @@ class MessageSink:
 
     Attributes:
         stream: The receiving end, for the handlers.
+        body: What both ends share.
         dropped: Octets of the body that were thrown away, because the message failed or no handler reads it.
     """
 
-    __slots__ = ("_body", "_channel", "_max_size", "_pooled", "_taking", "dropped", "stream")
+    __slots__ = ("_channel", "_max_size", "_pooled", "_taking", "body", "dropped", "stream")
 
     def __init__(self, max_size: int | None) -> None:
-        self._body = body = Body()
+        body = Body()
+        self.body: Body = body
         self.stream: MessageStream = MessageStream(body)
         self._channel: trio.MemorySendChannel[bytes] | None = None
         # The same channel with its other end, when it goes back to the pool.
@@ -89,7 +91,7 @@ class MessageSink:
         Args:
             chunks: What has come of it. The channel holds as many chunks, and at least one.
         """
-        self._channel, self._body.channel = _open_channel(max(1, len(chunks)))
+        self._channel, self.body.channel = _open_channel(max(1, len(chunks)))
         for chunk in chunks:
             self.put_nowait(chunk)
         if not self._taking:
@@ -101,7 +103,7 @@ class MessageSink:
         Args:
             chunks: All of it.
         """
-        body = self._body
+        body = self.body
         if len(chunks) <= _POOLED_CHUNKS:
             self._pooled = _pool.take()
             self._channel, body.channel = self._pooled
@@ -118,16 +120,16 @@ class MessageSink:
     @property
     def error(self) -> Exception | None:
         """What is wrong with the message, or what a tap raised."""
-        return self._body.error
+        return self.body.error
 
     @property
     def finished(self) -> bool:
         """The handlers read the message to its end, or discarded the rest on purpose."""
-        return self._body.finished
+        return self.body.finished
 
     def put_nowait(self, chunk: bytes) -> bool:
         """Take a chunk, or drop it when the message failed or no handler reads it; False: the channel is full."""
-        body = self._body
+        body = self.body
         length = body.length + len(chunk)
         if self._taking:
             if length > self._max_size:
@@ -149,7 +151,7 @@ class MessageSink:
     async def put(self, chunk: bytes) -> None:
         """Take a chunk for which `put_nowait` found no room, as soon as the reader has made some."""
         assert self._channel is not None
-        self._body.length += len(chunk)
+        self.body.length += len(chunk)
         try:
             await self._channel.send(chunk)
         except trio.BrokenResourceError:
@@ -162,29 +164,37 @@ class MessageSink:
 
     def end(self) -> None:
         """The end mark was seen."""
-        if self._body.error is None:
-            self._body.complete = True
+        if self.body.error is None:
+            self.body.complete = True
         self._stop()
 
     def fail(self, error: SMTPError) -> None:
         """The message will not be whole; the first reason stays, and a message that is complete cannot fail."""
-        if not self._body.complete:
-            self._body.fail(error)
+        if not self.body.complete:
+            self.body.fail(error)
         self._stop()
 
     def _stop(self) -> None:
         self._taking = False
-        if self._channel is not None and self._body.left is None:
+        if self._channel is not None and self.body.left is None:
             self._channel.close()
 
     def close_stream(self) -> None:
         """The handlers are done: what still arrives is dropped."""
-        body = self._body
+        body = self.body
         body.close()
         error = body.error
         if isinstance(error, SMTPError):
             # Its traceback holds the handlers' frames, which hold the stream, whose body holds the error: a cycle.
             error.__traceback__ = error.__context__ = None
+        if body.release is not None:
+            self.release()
         if self._pooled is not None:
             _pool.give_back(self._pooled, body.left or 0)
             self._pooled = None
+
+    def release(self) -> None:
+        """The transaction is over: give back what the message was spooled into."""
+        if self.body.release is not None:
+            self.body.release()
+            self.body.release = None

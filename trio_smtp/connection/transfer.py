@@ -17,7 +17,7 @@ from typing import final
 import trio
 
 from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import DataContext
+from trio_smtp.app.data_context import DataContext
 from trio_smtp.app.message import MessageIncomplete, MessageMalformed
 from trio_smtp.app.session import Envelope
 from trio_smtp.dialogue.budget import discard_bound
@@ -160,7 +160,7 @@ class Transfer:
         self._envelope = envelope
         self._began = clock.now()
         self._sink = MessageSink(config.max_message_size)
-        self._context = DataContext(dialogue.session, _ACCEPTED, self._sink.stream, envelope, config.hostname)
+        self._context = DataContext(dialogue.session, _ACCEPTED, self._sink.stream, envelope, config, self._sink.body)
         self._ask = Ask(_DATA, self._context, dialogue.service.chains[_DATA])
         self._handlers_left = config.handler_timeout
         self._handlers_done: trio.Event | None = None
@@ -366,6 +366,7 @@ class Transfer:
 
     def _note_incomplete(self) -> None:
         """Count and log a message that was cut off or given up; does nothing where it was answered, or noted before."""
+        self._sink.release()
         if self._settled:
             return
         self._settled = True
