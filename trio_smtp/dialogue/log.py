@@ -70,7 +70,11 @@ class SessionLog:
             hint = '(Config(bare_newline="normalize") mends it; legacy_clients mends it for networks of your own)'
             self.event(logging.WARNING, f"{what}: refused", hint)
         else:
-            self.event(logging.INFO, f"{what}: mended", '(Config(bare_newline="reject") refuses it)')
+            self.event(
+                logging.INFO,
+                f"{what}: mended",
+                '(Config(bare_newline="reject") refuses it; legacy_clients lets it end messages)',
+            )
 
     def lone_dot(self) -> None:
         """Write that a message is not finished whose client may think that it is."""
