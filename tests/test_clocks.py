@@ -214,7 +214,7 @@ async def test_the_rate_is_an_average(autojump_clock: MockClock) -> None:
 
 async def test_what_is_thrown_away_counts_for_the_rate(autojump_clock: MockClock) -> None:
     app, _ = mail_app()
-    async with open_client(app) as client:
+    async with open_client(app, bare_newline="reject") as client:
         await start_data(client)
         await client.send_bytes(b"a bare\nnewline\r\n")
         with trio.move_on_after(300.5):

@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from trio_smtp import App, CallNext, DataContext, DataStartContext, MessageIncomplete, Reply, SMTPError, SMTPServer
+from trio_smtp import (
+    App,
+    CallNext,
+    Config,
+    DataContext,
+    DataStartContext,
+    MessageIncomplete,
+    Reply,
+    SMTPError,
+    SMTPServer,
+)
 from trio_smtp.testing import open_client, stuff
 
 from .hostile.support import cut_at, exchange, replies_in, run, watched_log
@@ -271,7 +281,8 @@ def test_every_message_has_one_reply_and_what_follows_it_is_understood(
     replies: list[Reply] = []
 
     async def main() -> None:
-        replies.extend(replies_in(await exchange(SMTPServer(app), cut_at(wire, *cuts))))
+        server = SMTPServer(app, Config(bare_newline="reject"))
+        replies.extend(replies_in(await exchange(server, cut_at(wire, *cuts))))
 
     with watched_log(logging.ERROR, errors=True) as errors:
         run(main)

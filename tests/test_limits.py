@@ -373,7 +373,7 @@ async def test_what_is_thrown_away_has_a_bound(case: Thrown, over: bool, autojum
     app.on_data(case.handler)
     reasons = note_closes(app)
     bound = max(16 * MIB, 2 * case.limit)
-    async with open_client(app, max_message_size=case.limit) as client:
+    async with open_client(app, bare_newline="reject", max_message_size=case.limit) as client:
         await start_data(client)
         await client.send_bytes(case.first)
         await trio.testing.wait_all_tasks_blocked()

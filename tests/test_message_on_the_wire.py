@@ -198,7 +198,7 @@ async def test_a_malformed_message_is_refused_and_the_session_goes_on(
 ) -> None:
     app = App()
     app.on_data(handler)
-    async with open_client(app) as client:
+    async with open_client(app, bare_newline="reject") as client:
         await client.ehlo()
         assert status(await send(client, data)) == (550, "5.6.0")
         assert (await send(client)).code == 250
@@ -237,7 +237,7 @@ async def test_a_handler_that_closes_the_connection_over_a_bad_message_does() ->
         except MessageMalformed:
             ctx.disconnect("Learn to speak")
 
-    async with open_client(app) as client:
+    async with open_client(app, bare_newline="reject") as client:
         await client.ehlo()
         reply = await send(client, b"one\ntwo\r\n")
         assert (reply.code, reply.text) == (421, "Learn to speak")

@@ -265,7 +265,7 @@ S: <close>
 @pytest.mark.parametrize("cut", EVERY_CUT)
 async def test_a_transcript_plays_in_every_cut(cut: Cut) -> None:
     app, taken = mail_app()
-    await play(app, TRANSCRIPT, cut=cut, seed=7)
+    await play(app, TRANSCRIPT, config=Config(hostname="mx.example", bare_newline="reject"), cut=cut, seed=7)
     assert taken == []
 
 

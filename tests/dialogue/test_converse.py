@@ -150,7 +150,9 @@ DATA = [
     ),
     Talk(
         "malformed", (*ready(), b"DATA\r\n", GO, b"a\n.\nQUIT\r\n.\r\n", "550 5.6.0 Message refused: an LF without CR"),
+        config={"bare_newline": "reject"},
     ),
+    Talk("mended", (*ready(), b"DATA\r\n", GO, b"a\n.\nQUIT\r\n.\r\n", TAKEN), delivered=(b"a\r\n.\r\nQUIT\r\n",)),
     Talk("cut off", (*ready(), b"DATA\r\n", GO, b"Hello\r\n", LEAVE), reason="lost", incomplete=1),
 ]  # fmt: skip
 
@@ -264,7 +266,12 @@ AUTH = [
     Talk("PLAIN, cancelled", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"*\r\n", CANCELLED)),
     Talk(
         "lines are commands again", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"*\r\n", CANCELLED,
-         b"NOOP\nQUIT\r\n", "500 5.5.2 A line ends ...", b"NOOP " + b"x" * 3000 + b"\r\n", "500 5.5.2 Line too long"),
+         b"NOOP " + b"x" * 3000 + b"\r\n", "500 5.5.2 Line too long", b"NOOP\nQUIT\r\n", "500 5.5.2 A line ends ..."),
+        reason="abuse", config={"bare_newline": "reject"},
+    ),
+    Talk(
+        "a bare LF, refused", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"AGEAYg==\n", "500 5.5.2 A line ends ..."),
+        reason="abuse", config={"bare_newline": "reject"},
     ),
     Talk("PLAIN, and gone", (*HELLO, b"AUTH PLAIN\r\n", CONTINUE, b"QUIT", LEAVE), reason="lost"),
     Talk(
@@ -462,8 +469,15 @@ ENDINGS = [
         behind="250 OK",
     ),
     Talk("a long line", (*HELLO, b"NOOP " + b"x" * 2048 + b"\r\n", "500 5.5.2 Line too long")),
-    Talk("a bare LF", (*HELLO, b"NOOP\nQUIT\r\n", "500 5.5.2 A line ends with CRLF, never with LF alone")),
-    Talk("a bare LF after BDAT", (*ready(), b"BDAT 5\n", "500 5.5.2 A line ends ..."), reason="abuse"),
+    Talk("a bare LF", (*HELLO, b"NOOP\nQUIT\n", OK, "221 2.0.0 Bye"), reason="quit"),
+    Talk(
+        "a bare LF, refused", (*HELLO, b"NOOP\nQUIT\r\n", "500 5.5.2 A line ends with CRLF, never with LF alone"),
+        reason="abuse", config={"bare_newline": "reject"},
+    ),
+    Talk(
+        "a bare LF after BDAT, refused", (*ready(), b"BDAT 5\n", "500 5.5.2 A line ends ..."),
+        reason="abuse", config={"bare_newline": "reject"},
+    ),
     Talk("a line without an end", (*HELLO, b"x" * 70_000, "500 5.5.2 Line without an end"), reason="abuse"),
 ]  # fmt: skip
 

@@ -84,7 +84,7 @@ class Model:
 
     def _fixed(self, step: Step, wire: bytes) -> tuple[bytes, list[set[int]]]:
         # An error whatever the state, or something that is always answered alike.
-        return wire, [{int(code) for code in step.body.split(b"/")}]
+        return wire, [{int(code) for code in reply.split(b"/")} for reply in step.body.split(b"+")]
 
     def _bad_rcpt(self, step: Step, wire: bytes) -> tuple[bytes, list[set[int]]]:
         self.tried = True
@@ -193,7 +193,8 @@ OTHERS = [
     Step("fixed", b"", b"500"),
     Step("fixed", b"NOOP\0", b"500"),
     Step("fixed", b"NOOP \xff", b"500"),
-    Step("fixed", b"NOOP\nQUIT", b"500"),
+    Step("fixed", b"NOOP\nXYZZY", b"250+500"),
+    Step("fixed", b"NOOP\0QUIT", b"500"),
     Step("fixed", b"NOOP\rQUIT", b"500"),
     Step("fixed", b"NOOP " + b"QUIT " * 2000, b"500"),
     *(Step("hello", name + b" client.example") for name in (b"EHLO", b"HELO", b"LHLO")),

@@ -5,6 +5,7 @@ RFC 5321 section 4.1.1.4: the data ends with CRLF . CRLF and with nothing else.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Literal
 
@@ -65,11 +66,11 @@ def bare(body: bytes) -> bool:
 
 
 def stored(wire: bytes, mode: str) -> bytes:
-    """What a handler is given, by the definition: dots unstuffed after CRLF, bare line ends mended."""
+    """What a handler is given, by the definition: dots unstuffed at the start of lines, bare CRs and LFs mended."""
     text = wire.removesuffix(b".\r\n")
-    lines = [line[1:] if line.startswith(b".") and line != b"." else line for line in text.split(b"\r\n")]
-    joined = b"\r\n".join(lines)
-    return re.sub(rb"\r\n|\r|\n", b"\r\n", joined) if mode == "normalize" else joined
+    lines = re.split(rb"\r*\n", text) if mode == "normalize" else text.split(b"\r\n")
+    unstuffed = [line if line == b"." else line.removeprefix(b".") for line in lines]
+    return b"\r\n".join(line.replace(b"\r", b" ") if mode == "normalize" else line for line in unstuffed)
 
 
 @pytest.mark.parametrize("mode", ["reject", "normalize"])
@@ -134,9 +135,39 @@ async def test_a_chunk_is_counted_and_never_searched(
             assert box.bodies == [wire]
 
 
-async def test_a_bare_lf_never_starts_a_command(autojump_clock: trio.testing.MockClock) -> None:
-    for line in (b"NOOP\nRSET\nQUIT\r\n", b"\nQUIT\r\n", b"NOOP \n.\nQUIT\r\n"):
-        for segments in ([line + b"NOOP\r\n"], list(by_octet(line + b"NOOP\r\n"))):
-            with watched_log():
-                said = await exchange(SMTPServer(Mailbox().app, Config(hostname="mx.example")), segments)
-            assert [reply.code for reply in replies_in(said)] == [220, 500, 250]
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        (b"NOOP\nRSET\nQUIT\r\n", [250, 250, 221]),
+        (b"\nQUIT\r\n", [500, 221]),
+        (b"NOOP \n.\nQUIT\r\n", [250, 500, 221]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["reject", "normalize"])
+async def test_a_bare_lf_between_commands(
+    autojump_clock: trio.testing.MockClock, line: bytes, codes: list[int], mode: Literal["reject", "normalize"]
+) -> None:
+    """Where it is refused nothing behind it is read; where it is taken it ends a line, as in the clear to see."""
+    for segments in ([line], list(by_octet(line))):
+        with watched_log():
+            config = Config(hostname="mx.example", bare_newline=mode)
+            said = await exchange(SMTPServer(Mailbox().app, config), segments)
+        assert [reply.code for reply in replies_in(said)] == [220, *(codes if mode == "normalize" else [500])]
+
+
+@pytest.mark.parametrize("mode", ["reject", "normalize"])
+async def test_what_is_stored_smuggles_nothing_into_the_next_server(
+    autojump_clock: trio.testing.MockClock, mode: Literal["reject", "normalize"]
+) -> None:
+    """Whoever sends the message on stuffs its dots: no look-alike, of whatever kind, is left in front of any server."""
+    for name, follower in itertools.product(LOOK_ALIKES, FOLLOWERS):
+        wire, _ = message(name, follower)
+        box = Mailbox()
+        with watched_log():
+            await exchange(
+                SMTPServer(box.app, Config(hostname="mx.example", bare_newline=mode)), [PRELUDE + wire + b"QUIT\r\n"]
+            )
+        for body in box.bodies:
+            assert not bare(body)
+            relayed = re.sub(rb"(?m)^\.", b"..", body)
+            assert not re.search(rb"(?:\A|[\r\n])\.[\r\n]", relayed)

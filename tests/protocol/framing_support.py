@@ -9,6 +9,7 @@ from trio_smtp.protocol.errors import ProtocolError
 from trio_smtp.protocol.framing import NEED_DATA, BodyChunk, EndOfBody, Framer, Line, MalformedBody
 
 ENDLESS = "500 5.5.2 Line without an end"
+LF_ALONE = "500 5.5.2 A line ends with CRLF, never with LF alone"
 
 
 def pull(framer: Framer) -> Line | BodyChunk | MalformedBody | EndOfBody | str | None:
@@ -42,7 +43,7 @@ def lines_of(framer: Framer, segments: Iterable[bytes]) -> list[bytes | str]:
         while (event := pull(framer)) is not None:
             if isinstance(event, str):
                 found.append(event)
-                if event == ENDLESS:
+                if event in (ENDLESS, LF_ALONE):
                     return found
             else:
                 assert isinstance(event, Line)

@@ -60,6 +60,8 @@ def refusal_of(line: str, syntax: Syntax = EVERYTHING) -> tuple[int, str | None]
         pytest.param("+3D+2B", "=+", id="RFC 3461 4: the two that must be encoded"),
         pytest.param("+20", " ", id="RFC 3461 4: a space"),
         pytest.param("+C3+BC", "\xfc", id="RFC 6533: octets are UTF-8"),
+        pytest.param("+2b+3d", "+=", id="lower case, as some write it"),
+        pytest.param("+c3+bC", "\xfc", id="either case"),
         pytest.param("x+E2+82+ACy", "x\u20acy", id="three octets, one character"),
         pytest.param("", "", id="RFC 3461 4: *( xchar / hexchar )"),
     ],
@@ -70,7 +72,7 @@ def test_xtext_is_decoded(encoded: str, decoded: str) -> None:
 
 @pytest.mark.parametrize(
     "encoded",
-    ["a=b", "a+b", "a+2", "+2b", "+ZZ", "+", "a b", "\x7f", "caf\xe9", "+C3", "+FF", "+ED+A0+80", "+C3a+BC", "a\n"],
+    ["a=b", "a+b", "a+2", "+ZZ", "+", "a b", "\x7f", "caf\xe9", "+C3", "+FF", "+ED+A0+80", "+C3g+BC", "a\n"],
 )
 def test_what_is_no_xtext_is_refused(encoded: str) -> None:
     with pytest.raises(ValueError, match="not valid xtext"):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from trio_smtp.protocol.addresses import is_domain
 from trio_smtp.protocol.credentials import ScramSecret
 from trio_smtp.protocol.networks import Network, to_networks
 from trio_smtp.protocol.sasl import MECHANISMS, Mechanism
@@ -190,7 +191,10 @@ class Config(ShowsFields):
             421 4.7.0; None: no limit.
         disabled_commands: These get 502.
         hide_extensions: EHLO keywords that work and are not shown.
-        bare_newline: ``"reject"`` messages with a bare CR or LF, or ``"normalize"`` them to CRLF.
+        bare_newline: ``"normalize"``: a bare LF ends a line, is handed on as CRLF and never ends a message, and a bare
+            CR is a space. ``"reject"``: messages with either are refused, and a command line with a bare LF closes.
+        legacy_clients: Networks whose clients may do more: a bare LF ends messages too. Never for the open internet.
+        local_domain: Completes addresses without a domain; None: they are refused, but for recipients in LMTP.
         strict_addresses: Hold to the address grammar of RFC 5321.
         unknown_parameters: ``"reject"`` unknown MAIL and RCPT parameters (555), or ``"allow"`` them.
         dsn: Offer DSN (RFC 3461).
@@ -267,8 +271,10 @@ class Config(ShowsFields):
     )
     hide_extensions: frozenset[str] = attrs.field(default=frozenset(), converter=_upper, validator=_names_of(None))
     bare_newline: Literal["reject", "normalize"] = attrs.field(
-        default="reject", validator=_one_of("reject", "normalize")
+        default="normalize", validator=_one_of("reject", "normalize")
     )
+    legacy_clients: tuple[Network, ...] = attrs.field(default=(), converter=_to_networks, validator=_check_networks)
+    local_domain: str | None = attrs.field(default=None)
     strict_addresses: bool = _flag(True)
     unknown_parameters: Literal["reject", "allow"] = attrs.field(default="reject", validator=_one_of("reject", "allow"))
 
@@ -297,6 +303,11 @@ class Config(ShowsFields):
     def _check_hostname(self, attribute: attrs.Attribute[str], value: object) -> None:
         if not isinstance(value, str) or not _HOSTNAME.fullmatch(value):
             raise ValueError(f"hostname must be one word of printable ASCII, at most 255 characters, not {value!r}")
+
+    @local_domain.validator
+    def _check_local_domain(self, attribute: attrs.Attribute[str | None], value: object) -> None:
+        if value is not None and not (isinstance(value, str) and is_domain(value)):
+            raise ValueError(f"local_domain must be a domain name or None, not {value!r}")
 
     def __attrs_post_init__(self) -> None:
         for switch in ("implicit_tls", "starttls_required"):

@@ -47,7 +47,7 @@ class MessageTooLarge(SMTPError):
 
 
 class MessageMalformed(SMTPError):
-    """The body broke a rule of the wire (bare CR or LF, a line too long): 550 5.6.0.
+    """The body broke a rule of the wire (a bare CR or LF where they are refused, a line too long): 550 5.6.0.
 
     Args:
         reason: What was wrong.

@@ -274,11 +274,14 @@ class Transfer:
         Raises:
             EndSession: There is no end to be had.
         """
-        sink, next_event = self._sink, self._dialogue.framer.next_event
+        sink, framer = self._sink, self._dialogue.framer
+        next_event = framer.next_event
         bound = discard_bound(self._dialogue.service.config)
         while sink.dropped <= bound:
             event = next_event()
             if event is NEED_DATA:
+                if framer.counted > bound:
+                    break
                 octets = await self._receiver.receive()
                 if self._malformed:
                     sink.drop(octets)  # the framer hands on no more of it
@@ -372,4 +375,6 @@ class Transfer:
         self._settled = True
         dialogue = self._dialogue
         dialogue.service.stats.messages_incomplete += 1
+        if dialogue.framer.lone_dot:
+            dialogue.log.lone_dot()
         dialogue.log.message(self._envelope, self._sink.stream.byte_length, self._began)

@@ -191,14 +191,19 @@ class Capabilities:
 
     def syntax(self, session: Session) -> Syntax:
         """What a line may say now."""
-        key = (bool(self.mechanisms(session)), self._unavailable(session) if self._conditional else None)
+        key = (
+            bool(self.mechanisms(session)),
+            self._unavailable(session) if self._conditional else None,
+            trusts(self._config.legacy_clients, session.remote_address),
+        )
         syntax = self._syntaxes.get(key)
         if syntax is None:
             syntax = self._syntaxes[key] = self._build_syntax(*key)
         return syntax
 
-    def _build_syntax(self, auth: bool, unavailable: frozenset[str] | None) -> Syntax:
+    def _build_syntax(self, auth: bool, unavailable: frozenset[str] | None, legacy: bool) -> Syntax:
         config = self._config
+        domain = config.local_domain or (config.hostname if legacy else None)
         extensions = [each for each in self._extensions if each.keyword not in (unavailable or ())]
         hints = _LMTP_HINTS if config.lmtp else _SMTP_HINTS
         unknown = set(hints) | {
@@ -217,10 +222,13 @@ class Capabilities:
             disabled=frozenset(disabled),
             mail_parameters=mail,
             rcpt_parameters={name: parser for each in extensions for name, parser in each.rcpt_parameters.items()},
-            strict_addresses=config.strict_addresses,
-            allow_unknown_parameters=config.unknown_parameters == "allow",
+            strict_addresses=config.strict_addresses and not legacy,
+            allow_unknown_parameters=legacy or config.unknown_parameters == "allow",
             chunking=_chunking(config),
             hints=hints,
+            legacy=legacy,
+            sender_domain=domain,
+            recipient_domain="" if config.lmtp else domain,
         )
 
     def ehlo_lines(self, session: Session) -> list[str]:

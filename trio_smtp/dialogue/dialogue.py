@@ -17,6 +17,7 @@ from trio_smtp.protocol.commands import Syntax
 from trio_smtp.protocol.errors import ProtocolError
 from trio_smtp.protocol.framing import Framer, Line
 from trio_smtp.protocol.machine import Machine, State
+from trio_smtp.protocol.newlines import Newlines
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.verbs import Verb
 
@@ -137,6 +138,7 @@ class Dialogue:
             max_auth_line=config.max_auth_line,
             max_data_line=config.max_data_line,
             normalize=config.bare_newline == "normalize",
+            notice=self.log.bare_newline,
         )
 
     def feed(self, octets: bytes) -> None:
@@ -263,7 +265,7 @@ class Dialogue:
             log.event(logging.WARNING, "an HTTP request")
             raise EndSession("abuse", _NOT_HTTP)
         if exc.close:
-            log.event(logging.WARNING, exc.message)
+            log.event(logging.WARNING, exc.message, exc.hint)
             raise EndSession("abuse", exc.reply)
         if exc.counted:
             if not self.budget.take_error():
@@ -373,3 +375,7 @@ class Dialogue:
     def _refresh(self) -> None:
         """Make `syntax` that of the session as it is now; whatever changes the session's facts ends with this."""
         self.syntax = self.service.capabilities.syntax(self.session)
+        if self.service.config.legacy_clients:
+            normalize = self.service.config.bare_newline == "normalize"
+            usual = Newlines.NORMALIZE if normalize else Newlines.REJECT
+            self.framer.use(Newlines.LEGACY if self.syntax.legacy else usual)

@@ -35,11 +35,12 @@ class SessionLog:
         debug: The dialogue is written as well; decided when the session begins.
     """
 
-    __slots__ = ("_now", "_session", "debug", "opened")
+    __slots__ = ("_bare_newline", "_now", "_session", "debug", "opened")
 
     def __init__(self, session: Session, now: Callable[[], float]) -> None:
         self._session = session
         self._now = now
+        self._bare_newline = False  # was written of
         self.opened: float = now()
         self.debug: bool = logger.isEnabledFor(logging.DEBUG)
 
@@ -58,7 +59,7 @@ class SessionLog:
                 "session=%s peer=%s helo=%s %s%s seconds=%.3f",
                 session.id,
                 session.remote_address,
-                session.host_name_appears_as,
+                _shown(session.host_name_appears_as),
                 event,
                 f" {details}" if details else "",
                 self._now() - self.opened,
@@ -87,6 +88,31 @@ class SessionLog:
             error = f" error={quoted(session.error)}" if session.error else ""
             details = f"reason={reason} transactions={session.transaction}{error}"
             self.event(logging.INFO, "connection closed", details)
+
+    def bare_newline(self, what: str, refused: bool) -> None:
+        """Write, once for the session, that a bare CR or LF came, and which settings decide what becomes of it.
+
+        Args:
+            what: What came.
+            refused: It makes the message malformed; otherwise it is mended.
+        """
+        if self._bare_newline:
+            return
+        self._bare_newline = True
+        if refused:
+            hint = '(Config(bare_newline="normalize") mends it; legacy_clients mends it for networks of your own)'
+            self.event(logging.WARNING, f"{what}: refused", hint)
+        else:
+            self.event(
+                logging.INFO,
+                f"{what}: mended",
+                '(Config(bare_newline="reject") refuses it; legacy_clients lets it end messages)',
+            )
+
+    def lone_dot(self) -> None:
+        """Write that a message is not finished whose client may think that it is."""
+        hint = "(legacy_clients takes that for the end, from networks of your own)"
+        self.event(logging.WARNING, "the unfinished message has LF . LF, or the like, which is no end of data", hint)
 
     def message(self, envelope: Envelope, octets: int, began: float, replies: Sequence[Reply] = ()) -> None:
         """Write one line about a message.
@@ -187,6 +213,11 @@ def _result(replies: Sequence[Reply]) -> str:
         result += f" text={quoted(f'{enhanced} {refusal.text}')}"
     names = dict.fromkeys(match[1] for each in replies if each.code < 400 and (match := _QUEUED.match(each.text)))
     return result + (f" id={quoted(','.join(names))}" if names else "")
+
+
+def _shown(name: str | None) -> str | None:
+    """A HELO name for the log: those of `Config.legacy_clients` may have any characters."""
+    return name if name is None or name.isascii() else ascii(name)[1:-1]
 
 
 def _masked(line: bytes, verbs: Container[str]) -> bytes:

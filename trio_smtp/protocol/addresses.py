@@ -12,7 +12,7 @@ from .dsn import DSNRecipient
 from .errors import ProtocolError
 from .values import KeepsData, ShowsFields
 
-__all__ = ["Address", "common_path", "parse_path", "rewritten", "split_path"]
+__all__ = ["Address", "common_path", "is_domain", "parse_path", "rewritten", "split_path"]
 
 _NO_ARGS: Mapping[str, str | bool] = MappingProxyType({})
 
@@ -32,6 +32,8 @@ _MAILBOX = rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN}|{_LITERAL})"
 # Seen in the wild: dots where RFC 5321 has none, underscores in host names.
 _LENIENT_LABEL = r"[^\0-,./:-@\[-^`{-\x7f]+"
 _LENIENT_MAILBOX = rf"((?:{_ATEXT}|\.)+|{_QUOTED})@((?:{_LENIENT_LABEL}\.)*{_LENIENT_LABEL}\.?|{_LITERAL})"
+_LOCAL_PART = rf"{_DOT_STRING}|{_QUOTED}"
+_LENIENT_LOCAL_PART = rf"(?:{_ATEXT}|\.)+|{_QUOTED}"
 _SOURCE_ROUTE = rf"@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:"
 # A path without quotes, inside which a bracket could stand. Nearly every path has none.
 _PLAIN_PATH = re.compile(r' *<([^"<>\\]*)>')
@@ -77,8 +79,8 @@ class Address(_Rewritable, ShowsFields):
     Attributes:
         address: Without the brackets and without a source route; ``""`` for ``<>``.
         local_part: What stands before the last ``@``, quotes kept as sent.
-        domain: Lower case, IDNA shown as Unicode; an address literal with its brackets; ``""`` for ``<>`` and
-            ``<postmaster>``.
+        domain: Lower case, IDNA shown as Unicode; an address literal with its brackets; ``""`` for ``<>``,
+            ``<postmaster>``, and in LMTP for any recipient without one.
         args: The ESMTP parameters as sent, upper-case keys, True for one without a value. Read-only.
         dsn: What DSN asks for this recipient, or None.
         values: The parsed values of RCPT's parameters, upper-case keys, those of extensions included.
@@ -240,6 +242,7 @@ def parse_path(
     code: str,
     strict: bool = True,
     postmaster: bool = False,
+    domain: str | None = None,
     args: Mapping[str, str | bool] = _NO_ARGS,
     dsn: DSNRecipient | None = None,
     values: Mapping[str, object] = _NO_ARGS,
@@ -252,20 +255,20 @@ def parse_path(
         strict: Hold to the grammar of RFC 5321; otherwise accept dots anywhere in the local part, underscores in the
             domain and a dot at the domain's end.
         postmaster: ``postmaster`` alone, in any case, is an address (RCPT).
+        domain: Completes a path without a domain; ``""``: the path is an address as it is; None: it is none.
         args: Kept in the Address.
         dsn: Kept in the Address.
         values: Kept in the Address.
 
     Raises:
-        ProtocolError: 501 with `code`: the text is not a path.
+        ProtocolError: 501 with `code`: the text is not a path, or has no domain.
 
-    RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1.2; the local part has no limit, as section 4.5.3.1 recommends where
-    that is possible. RFC 6531 section 3.3.
+    RFC: RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1 (which wants no limit for the local part); RFC 6531 section 3.3.
     """
     match = _COMMON_PATH.fullmatch(f"<{path}>")
     if match is not None:
         return Address(path, match[2], match[3], args, dsn, values)
-    if postmaster and path.lower() == "postmaster":
+    if postmaster and not domain and path.lower() == "postmaster":
         return Address(path, path, "", args, dsn, values)
     hidden = _HIDDEN.search(path)
     if path.startswith("@"):
@@ -273,12 +276,35 @@ def parse_path(
         path = path[route.end() :] if route else ""
     match = re.fullmatch(_MAILBOX if strict else _LENIENT_MAILBOX, path)
     if match is not None and not hidden:
-        local_part, domain = match[1], match[2]
-        if domain.startswith("["):
-            if _valid_literal(domain):
-                return Address(path, local_part, domain.lower(), args, dsn, values)
+        local_part, sent = match[1], match[2]
+        if sent.startswith("["):
+            if _valid_literal(sent):
+                return Address(path, local_part, sent.lower(), args, dsn, values)
         else:
-            shown = _unicode_domain(domain.removesuffix("."))
+            shown = _unicode_domain(sent.removesuffix("."))
             if shown is not None and not _HIDDEN.search(shown):
                 return Address(path, local_part, shown, args, dsn, values)
-    raise ProtocolError("Bad address syntax", 501, code)
+    address, shown = _complete(path, domain, code, strict=strict)
+    return Address(address, path, shown, args, dsn, values)
+
+
+def _complete(path: str, domain: str | None, code: str, *, strict: bool) -> tuple[str, str]:
+    """The address, and its domain as it is shown, of a path that is a local part alone.
+
+    Raises:
+        ProtocolError: 501 with `code`: it is none, or there is no domain to complete it.
+    """
+    if _HIDDEN.search(path) or not re.fullmatch(_LOCAL_PART if strict else _LENIENT_LOCAL_PART, path):
+        raise ProtocolError("Bad address syntax", 501, code)
+    if domain is None:
+        raise ProtocolError("Bad address syntax: the domain is missing", 501, code)
+    if not domain:
+        return path, ""
+    return f"{path}@{domain}", _unicode_domain(domain) or domain.lower()
+
+
+def is_domain(text: str) -> bool:
+    """Whether a text is a domain name that an address may have: no address literal, and no dot at its end."""
+    if not re.fullmatch(_DOMAIN, text) or _HIDDEN.search(text):
+        return False
+    return _unicode_domain(text) is not None

@@ -56,6 +56,9 @@ class Syntax(ShowsFields):
         allow_unknown_parameters: Accept parameters that have no parser.
         chunking: BDAT is offered.
         hints: Texts of the 500 for some verbs that are not known here, by name in upper case.
+        legacy: HELO may say several words, of which the first counts, and what is not ASCII.
+        sender_domain: Completes a sender without a domain; None: one is refused.
+        recipient_domain: The same for a recipient; ``""``: one is taken as it is.
     """
 
     verbs: Mapping[str, Verb]
@@ -66,6 +69,9 @@ class Syntax(ShowsFields):
     allow_unknown_parameters: bool = False
     chunking: bool = False
     hints: Mapping[str, str] = MappingProxyType({})
+    legacy: bool = False
+    sender_domain: str | None = None
+    recipient_domain: str | None = None
 
 
 def parse_command(line: bytes, syntax: Syntax) -> Command:
@@ -86,7 +92,9 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
     try:
         text = line.rstrip(b" \t").decode()
     except UnicodeDecodeError:
-        raise _unreadable(line, "Invalid UTF-8") from None
+        if not (syntax.legacy and _HELLO.match(line)):
+            raise _unreadable(line, "Invalid UTF-8") from None
+        text = line.rstrip(b" \t").decode("latin-1")
     ascii_only = text.isascii()
     if not (text.isprintable() if ascii_only else all(char >= " " and char != "\x7f" for char in text)):
         raise _unreadable(line, "Control characters are not allowed")
@@ -100,7 +108,7 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
         if name in syntax.disabled:
             raise ProtocolError("Command not implemented", 502, "5.5.1")
         raise ProtocolError(syntax.hints.get(name, "Command not recognized"), 500, "5.5.1")
-    if not ascii_only and verb not in _UTF8_VERBS:
+    if not ascii_only and verb not in _UTF8_VERBS and not (syntax.legacy and verb in _HELLO_VERBS):
         raise _unreadable(line, "Non-ASCII characters are not allowed here")
     try:
         command = _PARSERS[verb](verb, argument, syntax)
@@ -129,6 +137,8 @@ def _nothing(verb: Verb, argument: str, syntax: Syntax) -> Command:
 
 def _hello(verb: Verb, argument: str, syntax: Syntax) -> Command:
     argument = argument.strip(" ")
+    if syntax.legacy:
+        argument = argument.partition(" ")[0]
     if not argument or " " in argument or len(argument) > 255:
         raise ProtocolError(f"{verb.value} needs one host name or address literal", 501, "5.5.4")
     return Command(verb, argument)
@@ -147,7 +157,7 @@ def _mail(verb: Verb, argument: str, syntax: Syntax) -> Command:
     if not path:
         address = Address("", "", "", args)
     else:
-        address = parse_path(path, code="5.1.7", strict=syntax.strict_addresses, args=args)
+        address = parse_path(path, code="5.1.7", strict=syntax.strict_addresses, domain=syntax.sender_domain, args=args)
     if not argument.isascii() and "SMTPUTF8" not in values:
         raise ProtocolError("A non-ASCII address needs SMTPUTF8", 553, "5.6.7", counted=False)
     return Command(verb, argument, address, values)
@@ -167,7 +177,14 @@ def _rcpt(verb: Verb, argument: str, syntax: Syntax) -> Command:
     if "NOTIFY" in values or "ORCPT" in values:
         dsn = DSNRecipient(values.get("NOTIFY", ()), values.get("ORCPT"))  # type: ignore[arg-type]
     address = parse_path(
-        path, code="5.1.3", strict=syntax.strict_addresses, postmaster=True, args=args, values=values, dsn=dsn
+        path,
+        code="5.1.3",
+        strict=syntax.strict_addresses,
+        postmaster=True,
+        domain=syntax.recipient_domain,
+        args=args,
+        values=values,
+        dsn=dsn,
     )
     return Command(verb, argument, address, values)
 
@@ -206,6 +223,7 @@ def _attributes(verb: Verb, argument: str, syntax: Syntax) -> Command:
 
 
 _BDAT = re.compile(rb"BDAT\b", re.IGNORECASE)
+_HELLO = re.compile(rb"(?:HELO|EHLO|LHLO) ", re.IGNORECASE)
 _CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))? *", re.IGNORECASE)
 
 _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
@@ -228,4 +246,5 @@ _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
     Verb.XFORWARD: _attributes,
     Verb.EXTENSION: _anything,
 }
+_HELLO_VERBS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _UTF8_VERBS = frozenset({Verb.MAIL, Verb.RCPT, Verb.VRFY, Verb.EXPN, Verb.EXTENSION})

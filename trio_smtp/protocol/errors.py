@@ -84,9 +84,11 @@ class ProtocolError(SMTPError):
 
     Attributes:
         verb: The command whose arguments were wrong; None for other errors.
+        hint: For the log: what would let the peer in.
     """
 
     verb: Verb | None = None
+    hint: str = ""
 
     def __init__(
         self, message: str, code: int, enhanced: str | None = None, *, counted: bool = True, close: bool = False

@@ -3,77 +3,37 @@
 A `Framer` holds what has arrived and gives *one* event for each call of `next_event`. Whoever drives it sets its
 mode before the next call, so that a body line can never be taken for a command, nor a command for a body line.
 
-Lines end with CRLF and nothing else. The body ends with CRLF . CRLF, or with ``.`` CRLF at its very start, and
-nothing else: LF.LF, LF.CRLF, CR.CR and their like are what smuggling is made of, and are malformed here.
+The body ends with CRLF . CRLF, or with ``.`` CRLF at its very start, and nothing else: LF.LF, LF.CRLF, CR.CR and their
+like are what smuggling is made of. They are part of the message, or make it malformed (newlines.py has the three ways
+to take an LF without CR; the third, for the clients in `Config.legacy_clients`, is the exception to all of this).
 
 From chunk to chunk the framer remembers only whether it is at a line's start. Octets that may begin an end mark, or be
 half of a CRLF, stay in the buffer until more arrives: at most two. Everything before them is handed on and forgotten.
+A body is searched for bare CRs and LFs; behind the first of them its pieces are given to a `Mender`.
 """
 
 from __future__ import annotations
 
 import enum
-import io
 import re
-from typing import Final, Literal, final
-
-import attrs
+from collections.abc import Callable
+from typing import final
 
 from .errors import ProtocolError
-from .values import ShowsFields
+from .events import MAX_CHUNK, NEED_DATA, BodyChunk, EndOfBody, Event, Line, MalformedBody, NeedData
+from .newlines import LineMeter, Mender, Newlines, bare_lf
+from .pieces import STUFFED, dotted_lines, first_dot, has_bare_newline, measure
 
 __all__ = ["MAX_CHUNK", "NEED_DATA", "BodyChunk", "EndOfBody", "Event", "Framer", "Line", "MalformedBody"]
 
-#: The longest BodyChunk, in octets.
-MAX_CHUNK = 65_536
 #: A line without an end after this many octets costs the connection.
 MAX_ENDLESS_LINE = 65_536
 
 
-class _NeedData(enum.Enum):
-    NEED_DATA = "NEED_DATA"
-
-
-#: No complete event is in the buffer: feed more.
-NEED_DATA: Final = _NeedData.NEED_DATA
-
-
-@attrs.define(repr=False)
-class Line(ShowsFields):
-    """One line, without its end."""
-
-    data: bytes
-
-
-@attrs.define(repr=False)
-class BodyChunk(ShowsFields):
-    """Octets of the body, dots unstuffed, 1 to `MAX_CHUNK` of them."""
-
-    data: bytes
-
-
-@attrs.frozen(repr=False)
-class MalformedBody(ShowsFields):
-    """The body broke a rule. Comes once; no BodyChunk follows it, only the EndOfBody."""
-
-    reason: str
-
-
-@attrs.frozen(repr=False)
-class EndOfBody(ShowsFields):
-    """The end mark was seen, or the last octet of the chunk; what follows in the buffer is lines again."""
-
-
-Event = Line | BodyChunk | MalformedBody | EndOfBody | Literal[_NeedData.NEED_DATA]
-
 _END_OF_BODY = EndOfBody()
-# The end of a line and the dot that the next line begins with; the dot is taken out.
-_STUFFED = b"\r\n."
-# The pattern begins with a literal, which re searches for in a plain loop.
-_DOT_AT_LINE_START = re.compile(rb"\r\n\.")
-# Seldom used: re compiles them at their first use, and keeps them.
+# Seldom used: re compiles it at its first use, and keeps it.
 _BARE_CR = rb"\r(?!\n)"
-_ANY_NEWLINE = rb"\r\n|\r|\n"
+_BARE_LF = "an LF without CR"
 
 
 class _Mode(enum.Enum):
@@ -84,6 +44,21 @@ class _Mode(enum.Enum):
 
 # Aliases of members: see verbs.py.
 _LINE, _BODY, _CHUNK = _Mode.LINE, _Mode.BODY, _Mode.CHUNK
+_REJECT, _NORMALIZE, _LEGACY = Newlines.REJECT, Newlines.NORMALIZE, Newlines.LEGACY
+
+
+class _Skipped:
+    """A refused line whose rest is skipped: its error, raised at its end, and how many octets were dropped."""
+
+    __slots__ = ("error", "octets")
+
+    def __init__(self, error: ProtocolError) -> None:
+        self.error = error
+        self.octets = 0
+
+    def drop(self, octets: int) -> None:
+        """So many more octets were dropped."""
+        self.octets += octets
 
 
 @final  # where the module is compiled, nothing can inherit from it
@@ -94,24 +69,27 @@ class Framer:
         max_line: Longest command line in octets, its end included.
         max_auth_line: The same for a line that begins with AUTH and for the lines of a SASL exchange.
         max_data_line: The longest line of a body, its CRLF included; None: no bound.
-        normalize: A bare CR or LF in a body becomes CRLF instead of making it malformed, and a bare LF ends a command
-            line. It never ends a body.
+        normalize: In a body a bare LF becomes CRLF and a bare CR a space, where otherwise they make it malformed, and
+            a bare LF ends a command line, where otherwise it costs the connection. It never ends a body.
+        notice: Called at the first bare CR or LF of a body, and for each line that ends with a bare LF and is taken:
+            with what came, and whether it is refused.
     """
 
     __slots__ = (
         "_at_line_start",
         "_buffer",
         "_chunk_left",
-        "_dropped",
-        "_line_length",
         "_malformed",
         "_max_auth_line",
-        "_max_data_line",
         "_max_line",
+        "_mender",
+        "_meter",
         "_mode",
-        "_normalize",
+        "_newlines",
+        "_notice",
         "_position",
-        "_skipping",
+        "_quick_line",
+        "_skipped",
         "sasl",
     )
 
@@ -122,25 +100,32 @@ class Framer:
         max_auth_line: int = 12_288,
         max_data_line: int | None = None,
         normalize: bool = False,
+        notice: Callable[[str, bool], None] | None = None,
     ) -> None:
         self._max_line = max_line
         self._max_auth_line = max_auth_line
-        self._max_data_line = max_data_line
-        self._normalize = normalize
+        self._newlines = _NORMALIZE if normalize else _REJECT
+        self._notice = notice
         self._buffer = b""
         self._position = 0
         self._mode = _LINE
         #: The next lines belong to a SASL exchange: only the length rule holds for them.
         self.sasl: bool = False
-        # While a refused line is skipped: the error to raise at its end (True: already raised), and the octets dropped.
-        self._skipping: ProtocolError | Literal[True] | None = None
-        self._dropped = 0
+        # A line of up to so many octets that ends with CRLF needs no further look.
+        self._quick_line = max_line
+        self._skipped: _Skipped | None = None
         # Body
         self._at_line_start = True
         self._malformed = False
-        self._line_length = 0
+        self._mender: Mender | None = None
+        self._meter: LineMeter | None = None if max_data_line is None else LineMeter(max_data_line)
         # Chunks
         self._chunk_left = 0
+
+    def use(self, newlines: Newlines) -> None:
+        """Take the line ends that follow for this; not inside a body."""
+        self._newlines = newlines
+        self._quick_line = 0 if newlines is _LEGACY else self._max_line
 
     def feed(self, data: bytes) -> None:
         """Take in what was received."""
@@ -179,7 +164,19 @@ class Framer:
         self._mode = _BODY
         self._at_line_start = True
         self._malformed = False
-        self._line_length = 0
+        self._mender = Mender(at_line_start=True) if self._newlines is _LEGACY else None
+        if self._meter is not None:
+            self._meter.begin()
+
+    @property
+    def lone_dot(self) -> bool:
+        """The present body had a line of a dot alone, with a bare CR or LF at it, which does not end it."""
+        return self._mender is not None and self._mender.lone_dot
+
+    @property
+    def counted(self) -> int:
+        """So many CRs of the body have come and are held back, because an LF may follow."""
+        return 0 if self._mender is None else self._mender.returns
 
     def start_chunk(self, size: int) -> None:
         """The next events are those of a BDAT chunk of so many octets (RFC 3030): as they are, then EndOfBody."""
@@ -190,50 +187,47 @@ class Framer:
         """The next event in the present mode.
 
         Raises:
-            ProtocolError: A line is too long or has a bare LF. The framer has passed the line, or skips the rest of it
-                in the calls that follow.
+            ProtocolError: A line is too long, and the framer has passed it; or it has no end, or a bare LF where that
+                is refused, and the connection must close.
         """
         if self._mode is _BODY:
             return self._next_body()
         if self._mode is _CHUNK:
             return self._next_of_chunk()
         buffer, start = self._buffer, self._position
-        if start == len(buffer) and self._skipping is None:
+        if start == len(buffer) and self._skipped is None:
             return NEED_DATA
         # Nearly every line is complete, ends with CRLF, and is short enough for every limit.
         end = buffer.find(b"\n", start)
-        if start < end < start + self._max_line and buffer[end - 1] == 13 and self._skipping is None:
+        if start < end < start + self._quick_line and buffer[end - 1] == 13 and self._skipped is None:
             self._position = end + 1
             return Line(buffer[start : end - 1])
         return self._next_line()
 
     # Lines
 
-    def _next_line(self) -> Line | Literal[_NeedData.NEED_DATA]:
+    def _next_line(self) -> Line | NeedData:
         buffer, start = self._buffer, self._position
-        if self._skipping is not None:
-            return self._skip_line()
+        if self._skipped is not None:
+            return self._skip_line(self._skipped)
         end = buffer.find(b"\n", start)
-        if self.sasl and not self._normalize:
-            end = buffer.find(b"\r\n", start) + 1 or -1
         length = (end + 1 if end >= 0 else len(buffer)) - start
         if length > self._max_line and length > self._line_limit():
             enhanced = "5.5.6" if self._in_auth() else "5.5.2"
             error = ProtocolError("Line too long", 500, enhanced, close=self._begins_with(b"BDAT"))
-            return self._begin_skipping(error)
+            self._skipped = _Skipped(error)
+            return self._skip_line(self._skipped)
         if end < 0:
             return NEED_DATA
         self._position = end + 1
+        if self._newlines is _LEGACY:
+            return Line(buffer[start:end].rstrip(b"\r"))
         if end > start and buffer[end - 1] == 13:
             return Line(buffer[start : end - 1])
-        if self._normalize:
+        if self._newlines is _NORMALIZE:
+            self._tell(_BARE_LF)
             return Line(buffer[start:end])
-        # Raise at once: a client that sends bare LFs waits for its reply. After a refused BDAT the caller must close,
-        # because the size of the chunk that follows is unknown.
-        chunk = buffer[start : start + 4].upper() == b"BDAT"
-        self._skipping = True
-        self._dropped = length
-        raise ProtocolError("A line ends with CRLF, never with LF alone", 500, "5.5.2", close=chunk)
+        raise bare_lf()
 
     def _begins_with(self, verb: bytes) -> bool:
         return self._buffer[self._position : self._position + 4].upper() == verb
@@ -244,29 +238,26 @@ class Framer:
     def _line_limit(self) -> int:
         return max(self._max_line, self._max_auth_line) if self._in_auth() else self._max_line
 
-    def _begin_skipping(self, error: ProtocolError) -> Line | Literal[_NeedData.NEED_DATA]:
-        self._skipping = error
-        self._dropped = 0
-        return self._skip_line()
+    def _tell(self, what: str) -> None:
+        if self._notice is not None:
+            self._notice(what, self._newlines is _REJECT)
 
-    def _skip_line(self) -> Line | Literal[_NeedData.NEED_DATA]:
-        """Drop octets up to the end of a refused line, and raise the line's error there unless it was raised before."""
+    def _skip_line(self, skipped: _Skipped) -> Line | NeedData:
+        """Drop octets up to the end of a refused line, and raise the line's error there."""
         buffer, start = self._buffer, self._position
-        mark = b"\n" if self._normalize else b"\r\n"
-        end = buffer.find(mark, start)
+        end = buffer.find(b"\n", start)
         # A CR at the end of the buffer may be half of a CRLF: it stays.
         stop = end if end >= 0 else max(start, len(buffer) - buffer.endswith(b"\r"))
-        self._dropped += stop - start
+        crlf = end > start and buffer[end - 1] == 13
+        skipped.drop(stop - start - crlf)
         self._position = stop
-        if self._dropped > MAX_ENDLESS_LINE:
+        if skipped.octets > MAX_ENDLESS_LINE:
             raise ProtocolError("Line without an end", 500, "5.5.2", close=True)
         if end < 0:
             return NEED_DATA
-        self._position = end + len(mark)
-        error, self._skipping = self._skipping, None
-        if isinstance(error, ProtocolError):
-            raise error
-        return self._next_line()
+        self._position = end + 1
+        self._skipped = None
+        raise skipped.error if crlf or self._newlines is not _REJECT else bare_lf()
 
     # A chunk of BDAT
 
@@ -290,93 +281,104 @@ class Framer:
             start = self._position
             if start == len(self._buffer):
                 return NEED_DATA
-            # Normalizing at most doubles the octets, which keeps a chunk within MAX_CHUNK.
-            data = self._buffer[start : start + (MAX_CHUNK // 2 if self._normalize else MAX_CHUNK)]
+            if self._mender is not None:
+                event = self._next_mended(self._mender)
+                continue
+            data = self._buffer[start : start + MAX_CHUNK]
             dotted = self._at_line_start and data[:1] == b"."
             if dotted and data[1:3] == b"\r\n":
-                self._position = start + 3
-                self._mode = _LINE
-                return _END_OF_BODY
-            mark = _first_dot(data, 1 if dotted else 0)
-            pieces = _dotted_lines(data, mark)
-            stop = len(data) if pieces is not None else _measure(data, mark, dotted=dotted)
+                return self._end_body(start + 3)
+            mark = first_dot(data, 1 if dotted else 0)
+            pieces = dotted_lines(data, mark)
+            stop = len(data) if pieces is not None else measure(data, mark, dotted=dotted)
             if stop == 0:
                 return NEED_DATA
-            self._position = start + stop
             event = self._hand_on(data[:stop], mark, pieces, dotted=dotted)
         return event
 
-    def _hand_on(
-        self, octets: bytes, mark: int, pieces: list[bytes] | None, *, dotted: bool
-    ) -> BodyChunk | MalformedBody | None:
-        """Check a piece without end mark and half CRLF, and unstuff it; None: dropped, the body is malformed."""
-        self._at_line_start = octets.endswith(b"\r\n")
-        if self._malformed:
-            return None
+    def _end_body(self, position: int) -> EndOfBody:
+        self._position = position
+        self._mode = _LINE
+        return _END_OF_BODY
+
+    def _hand_on(self, octets: bytes, mark: int, pieces: list[bytes] | None, *, dotted: bool) -> Event | None:
+        """Check a piece without end mark and half CRLF, and unstuff it; None: it is malformed, or to be mended."""
         if pieces is None:
-            if not self._normalize and _has_bare_newline(octets):
-                return self._refuse("a CR without LF" if re.search(_BARE_CR, octets) else "an LF without CR")
+            if not self._malformed and has_bare_newline(octets):
+                return self._find_bare(octets)
             if 0 <= mark < len(octets) - 2:
-                pieces = octets.split(_STUFFED)
+                pieces = octets.split(STUFFED)
+        self._position += len(octets)
+        self._at_line_start = octets.endswith(b"\r\n")
         data = octets if pieces is None else b"\r\n".join(pieces)  # faster than bytes.replace
-        if dotted:
-            data = data[1:]
-        if self._normalize:
-            data = re.sub(_ANY_NEWLINE, b"\r\n", data)
+        return self._check(data[1:] if dotted else data)
+
+    def _find_bare(self, octets: bytes) -> MalformedBody | None:
+        """The first piece with a bare CR or LF: from here on the body is mended, or malformed."""
+        what = "a CR without LF" if re.search(_BARE_CR, octets) else _BARE_LF
+        self._tell(what)
+        self._mender = Mender()
+        if self._newlines is _NORMALIZE:
+            return None
+        refusal = self._refuse(what)
+        self._next_mended(self._mender)
+        return refusal
+
+    def _check(self, data: bytes) -> BodyChunk | MalformedBody | None:
+        """What is handed on of a piece; None: nothing."""
+        if self._malformed or not data:
+            return None
         # RFC 5321 section 4.5.3.1.6: a dot that was added for transparency does not count.
-        if self._max_data_line is not None and self._longest_line(data) > self._max_data_line:
-            return self._refuse(f"a line of more than {self._max_data_line} octets")
+        if self._meter is not None and not self._meter.allows(data):
+            return self._refuse(f"a line of more than {self._meter.longest} octets")
         return BodyChunk(data)
 
     def _refuse(self, reason: str) -> MalformedBody:
         self._malformed = True
         return MalformedBody(reason)
 
-    def _longest_line(self, data: bytes) -> int:
-        """The longest line that ends or goes on in this piece, its CRLF included."""
-        lengths = [len(line) + 2 for line in data.split(b"\r\n")]
-        lengths[-1] -= 2
-        lengths[0] += self._line_length
-        self._line_length = lengths[-1]
-        return max(lengths)
+    # A body that had a bare CR or LF, or any body of a legacy client
 
+    def _next_mended(self, mender: Mender) -> Event | None:
+        """The next event of such a body; None: a piece brought none. What is malformed is only searched for its end."""
+        if mender.returns and not self._malformed:
+            return self._end_run(mender)
+        start = self._position
+        data = self._buffer[start : start + MAX_CHUNK // 2]  # mending at most doubles the octets
+        if self._newlines is _LEGACY:
+            stop, after = mender.find_end(data)
+            if stop <= 0:
+                return self._end_body(start + after)
+        else:
+            dotted = self._at_line_start and data[:1] == b"."
+            if dotted and data[1:3] == b"\r\n":
+                return self._end_body(start + 3)
+            stop = measure(data, first_dot(data, 1 if dotted else 0), dotted=dotted)
+            if stop == 0:
+                return NEED_DATA
+            if self._at_line_start:
+                mender.begin_line()
+            self._at_line_start = data.endswith(b"\r\n", 0, stop)
+        self._position = start + stop
+        if self._malformed and self._newlines is not _LEGACY:
+            mender.look(data[:stop])
+            return None
+        return self._check(mender.mend(data[:stop]))
 
-def _first_dot(data: bytes, start: int) -> int:
-    """The position of the CRLF before the first line that begins with a dot; -1: no line does."""
-    dot = data.find(b".", start)  # Base64 has no dots, and this search takes a tenth of the other one's time
-    found = _DOT_AT_LINE_START.search(data, max(0, dot - 2)) if dot >= 0 else None
-    return -1 if found is None else found.start()
-
-
-def _dotted_lines(data: bytes, mark: int) -> list[bytes] | None:
-    """The lines without their ends and dots, when every line but the first begins with a dot; None for other pieces.
-
-    Splitting is all such a piece needs. When no newline is left over, every one was a CRLF before a dot; an end mark
-    would leave an empty line or a newline behind.
-    """
-    if mark < 0 or data.find(b"\r") != mark or not data.startswith(b".", data.rfind(b"\n") + 1):
-        return None
-    lines = data.split(_STUFFED)
-    text = b"".join(lines)
-    return None if b"\r" in text or b"\n" in text or b"" in lines else lines
-
-
-def _measure(data: bytes, mark: int, *, dotted: bool) -> int:
-    """How many octets can be handed on: those before an end mark, or before octets that may begin one."""
-    if dotted and data in (b".", b".\r"):
-        return 0
-    if mark >= 0:
-        end = data.find(b"\r\n.\r\n", mark)
-        if end >= 0:
-            return end + 2
-        for kept in (b".", b".\r"):
-            if data.endswith(b"\r\n" + kept):
-                return len(data) - len(kept)
-    return len(data) - data.endswith(b"\r")
-
-
-def _has_bare_newline(data: bytes) -> bool:
-    """Whether there is a CR without LF, or an LF without CR; Python's decoder of text files finds out in one pass."""
-    decoder = io.IncrementalNewlineDecoder(None, translate=False)
-    decoder.decode(str(data, "latin-1"), final=True)
-    return decoder.newlines not in (None, "\r\n")
+    def _end_run(self, mender: Mender) -> Event | None:
+        """CRs were counted: do they belong to the line end that comes, or are they spaces?"""
+        start = self._position
+        data = self._buffer[start : start + MAX_CHUNK]
+        # The last CR stays: it may be half of a CRLF.
+        more = max(0, len(data) - len(data.lstrip(b"\r")) - 1)
+        mender.count(more)
+        self._position = start = start + more
+        following = self._buffer[start : start + 2]
+        if following == b"\r":
+            return NEED_DATA
+        if following == b"\r\r":
+            return None
+        if following == b"\r\n" or following[:1] == b"\n":
+            mender.end_run()
+            return None
+        return self._check(mender.take_spaces(MAX_CHUNK))

@@ -6,12 +6,12 @@ import re
 
 __all__ = ["decode_xtext", "upper_ascii"]
 
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_HEXCHAR = re.compile(r"(?:\+[0-9A-F]{2})+")
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
+_HEXCHAR = re.compile(r"(?:\+[0-9A-Fa-f]{2})+")
 
 
 def decode_xtext(value: str) -> str:
-    """Decode xtext; octets that are not ASCII are read as UTF-8.
+    """Decode xtext; octets that are not ASCII are read as UTF-8, and hexadecimal digits in lower case too.
 
     Raises:
         ValueError: The value is not xtext, or its octets are not UTF-8.
