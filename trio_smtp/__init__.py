@@ -21,6 +21,9 @@ from .app.extension import Extension as Extension
 from .app.hooks import CloseContext as CloseContext
 from .app.hooks import CloseReason as CloseReason
 from .app.hooks import CommandContext as CommandContext
+from .app.hooks import ReplyContext as ReplyContext
+from .app.hooks import TransactionEndContext as TransactionEndContext
+from .app.hooks import TransactionEndReason as TransactionEndReason
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
@@ -102,6 +105,7 @@ __all__ = [
     "RcptToContext",
     "Reload",
     "Reply",
+    "ReplyContext",
     "SASLContext",
     "SMTPError",
     "SMTPServer",
@@ -113,6 +117,8 @@ __all__ = [
     "Stats",
     "StreamConsumed",
     "TLSInfo",
+    "TransactionEndContext",
+    "TransactionEndReason",
     "VerifyContext",
     "XClientCredentials",
     "create_context",

@@ -9,7 +9,7 @@ from trio_smtp.app.session import Envelope, Session
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.sasl import MECHANISMS
 
-__all__ = ["SessionLog", "logger"]
+__all__ = ["SessionLog", "logger", "masked"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -91,14 +91,20 @@ class SessionLog:
             line: As it came.
             verbs: The verbs that are known in the session.
         """
-        self._trace("C", _masked(line, verbs))
+        self._trace("C", masked(line, verbs))
 
     def _trace(self, who: str, octets: bytes) -> None:
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
             logger.debug("session=%s %s: %s", self._session.id, who, ascii(line.decode("utf-8", "replace"))[1:-1])
 
 
-def _masked(line: bytes, verbs: Container[str]) -> bytes:
+def masked(line: bytes, verbs: Container[str]) -> bytes:
+    """A command line without what may be a secret.
+
+    Args:
+        line: As it came.
+        verbs: The verbs that are known in the session.
+    """
     words = line.split(b" ")
     verb = words[0].strip().upper()
     if verb == b"AUTH":

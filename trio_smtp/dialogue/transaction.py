@@ -14,7 +14,7 @@ from trio_smtp.protocol.verbs import Verb
 from .dialogue import Dialogue
 from .steps import Ask, BeginChunks, Chunk, Drop, EndChunks, Message, Steps
 
-__all__ = ["bdat", "data"]
+__all__ = ["bdat", "data", "refuse_chunk"]
 
 _START = Reply(354, "End data with <CR><LF>.<CR><LF>")
 _CHUNK_REFUSED = Reply(250, "")
@@ -69,7 +69,7 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
     if lmtp:
         replies = [step.recipients.get(recipient, reply) for recipient in step.accepted]
         for each in replies:
-            dialogue.say(each)
+            dialogue.say(each, _END_OF_DATA)
         accepted = any(each.code < 400 for each in replies)
         # One that closes the connection does, whatever the others say.
         reply = next((each for each in replies if each.code in (421, 521)), reply)
@@ -154,6 +154,25 @@ def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps
     _answer_refused(dialogue, command, refusal)
 
 
+def refuse_chunk(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps[None]:
+    """Answer a chunk that may not act, although it may come now: the message that it belongs to is refused."""
+    chunks = dialogue.chunks
+    if chunks is None:
+        if _refusal(dialogue) is None:
+            yield from _refuse_first(dialogue, command, refusal)
+        else:
+            yield from _drop(dialogue, command)
+            dialogue.answer(_BDAT, refusal)
+        return
+    yield from _drop(dialogue, command)
+    taking = chunks.refusal is None
+    if taking:
+        chunks.refuse(refusal)
+    _answer_refused(dialogue, command, refusal)
+    if taking:
+        yield EndChunks()
+
+
 def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:
     """Answer a chunk of a message that is refused, and was counted and logged then."""
     if not command.last:
@@ -162,7 +181,7 @@ def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> Non
     lmtp, chunks = dialogue.service.config.lmtp, dialogue.chunks
     assert chunks is not None
     for _ in range(chunks.recipients if lmtp else 0):
-        dialogue.say(refusal)
+        dialogue.say(refusal, _END_OF_DATA)
     dialogue.answer(_END_OF_DATA, refusal, silent=lmtp)
     dialogue.end_transaction()
 
