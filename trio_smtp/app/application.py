@@ -184,12 +184,19 @@ class App:
         """Let a plugin register its handlers.
 
         Args:
-            plugin: Called with this App.
+            plugin: Called with this App. A function that makes a plugin, given in its stead, is a TypeError.
 
         Returns:
             This App, so that calls chain.
         """
-        plugin(self)
+        wanted = f"a function that makes a plugin is called first: app.use({getattr(plugin, '__name__', plugin)}(...))"
+        try:
+            made: object = plugin(self)  # type: ignore[func-returns-value] # None, unless it was not called
+        except TypeError as exc:
+            exc.add_note(wanted)
+            raise
+        if callable(made) and not inspect.iscoroutinefunction(made):
+            raise TypeError(f"use: {wanted}")
         return self
 
     def extend(self, extension: Extension) -> App:
