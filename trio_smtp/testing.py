@@ -34,7 +34,7 @@ from .app.session import Session
 from .net.endpoints import Endpoints, PlacedStream
 from .protocol.replies import Reply, parse_reply
 from .protocol.stuffing import octets_of
-from .protocol.stuffing import stuff as stuff
+from .protocol.stuffing import stuff as stuff  # noqa: PLC0414 - tests write messages with it
 from .server.server import SMTPServer
 
 __all__ = ["Client", "Cut", "MemoryListener", "open_client", "play"]
