@@ -681,3 +681,12 @@ async def test_what_they_raise_is_logged_and_the_others_run(caplog: pytest.LogCa
         await client.command("RSET")
     assert ends == ["a@example.org accepted"]
     assert crashes(caplog) == [f"session={client.session.id} on_transaction_end handler failed"]
+
+
+async def test_a_refused_chunk_whose_end_is_not_known_ends_the_session() -> None:
+    app = app_with(on_command=lambda ctx: ctx.reject("No", 450))
+    reasons = note_closes(app)
+    async with open_client(app) as client:
+        assert (await client.command(b"BDAT \xff")).code == 450
+        assert await closed(client)
+    assert reasons == ["abuse"]
