@@ -28,7 +28,7 @@ from .support import BODY, mail_app, send
 
 DECORATORS = {
     "on_connect", "on_secure", "on_helo", "on_auth", "on_mail_from", "on_rcpt_to", "on_data_start", "on_data",
-    "on_vrfy", "on_expn", "on_close",
+    "on_vrfy", "on_expn", "on_close", "on_command", "on_reply", "on_transaction_end",
 }  # fmt: skip
 
 

@@ -22,6 +22,9 @@ from .app.fields import HeaderField as HeaderField
 from .app.hooks import CloseContext as CloseContext
 from .app.hooks import CloseReason as CloseReason
 from .app.hooks import CommandContext as CommandContext
+from .app.hooks import ReplyContext as ReplyContext
+from .app.hooks import TransactionEndContext as TransactionEndContext
+from .app.hooks import TransactionEndReason as TransactionEndReason
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
@@ -110,6 +113,7 @@ __all__ = [
     "RcptToContext",
     "Reload",
     "Reply",
+    "ReplyContext",
     "SASLContext",
     "SMTPError",
     "SMTPServer",
@@ -122,6 +126,8 @@ __all__ = [
     "Stats",
     "StreamConsumed",
     "TLSInfo",
+    "TransactionEndContext",
+    "TransactionEndReason",
     "VerifyContext",
     "XClientCredentials",
     "create_context",

@@ -21,6 +21,7 @@ import ssl
 import textwrap
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from email.message import Message
 from typing import Any, Literal
 
 import attrs
@@ -32,6 +33,8 @@ from .app.config import Config
 from .app.session import Session
 from .net.endpoints import Endpoints, PlacedStream
 from .protocol.replies import Reply, parse_reply
+from .protocol.stuffing import octets_of
+from .protocol.stuffing import stuff as stuff  # noqa: PLC0414 - tests write messages with it
 from .server.server import SMTPServer
 
 __all__ = ["Client", "Cut", "MemoryListener", "open_client", "play"]
@@ -48,7 +51,7 @@ class Client:
 
     Attributes:
         stream: The client's end; after `starttls` the encrypted stream around it.
-        greeting: The server's greeting, once it was read.
+        greeting: The server's greeting: the first reply that was read.
         server: The server, when `open_client` made it.
         session: The server's Session, when `open_client` made it.
     """
@@ -90,7 +93,10 @@ class Client:
             line = await self.read_line()
             wire += line
             if line[3:4] != b"-":
-                return parse_reply(wire)
+                reply = parse_reply(wire)
+                if not hasattr(self, "greeting"):
+                    self.greeting = reply
+                return reply
 
     async def read_to_end(self) -> bytes:
         """Read everything up to the end of the connection."""
@@ -132,13 +138,14 @@ class Client:
         response = base64.b64encode(f"{authzid}\0{username}\0{password}".encode()).decode()
         return await self.command(f"AUTH PLAIN {response}")
 
-    async def send_message(self, sender: str, recipients: Iterable[str], data: bytes) -> Reply:
+    async def send_message(self, sender: str, recipients: Iterable[str], data: bytes | Message) -> Reply:
         """Send one message, dots stuffed.
 
         Args:
             sender: The reverse-path, without brackets.
             recipients: Without brackets.
-            data: Lines ended by CRLF; a missing last one is added.
+            data: A message of the package `email`, or octets; lines that all end with LF alone are ended by CRLF, and
+                a missing last line end is added.
 
         Returns:
             The reply to the message. When it was refused before, the reply that refused it: MAIL's, DATA's, or the
@@ -153,7 +160,7 @@ class Client:
         reply = await self.command("DATA")
         if reply.code != 354:
             return reply
-        await self.send_bytes(stuff(data))
+        await self.send_bytes(stuff(octets_of(data)))
         return await self.read_reply()
 
     async def quit(self) -> Reply:
@@ -163,13 +170,6 @@ class Client:
     async def aclose(self) -> None:
         """Close the stream without saying QUIT."""
         await trio.aclose_forcefully(self.stream)
-
-
-def stuff(data: bytes) -> bytes:
-    """Write a message as it is sent after DATA: leading dots are doubled, and the end mark follows."""
-    if data and not data.endswith(b"\r\n"):
-        data += b"\r\n"
-    return re.sub(rb"(?m)^\.", b"..", data) + b".\r\n"
 
 
 def _configured(config: Config | None, changes: dict[str, Any]) -> Config:
@@ -225,7 +225,7 @@ async def open_client(
         client.session = await nursery.start(server.serve_stream, theirs)
         try:
             if not server.config.implicit_tls:
-                client.greeting = await client.read_reply()
+                await client.read_reply()
             yield client
         except Exception as exc:
             # Raised again outside the nursery, which would put it into a group: a failing test shows its own error.

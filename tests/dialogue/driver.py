@@ -21,6 +21,7 @@ writes the answer into the step's own slot. It never throws into the iterator. W
   answered. A chunk has a verdict when it was the last one, or when the message has failed; EndChunks without one
   means that the client gave the message up, and the handlers must learn that it is not whole.
 * Drop. Read a chunk to its EndOfBody, and end the session when it has more octets than the step allows.
+* SETTLE. There are handlers of `on_command`, `on_reply` or `on_transaction_end` (`Dialogue.hooks`): run the last two.
 * Leave. Send what waits, and close. No step follows.
 * EndSession comes out of the iterator when the session ends in another way: say its reply, if it has one, and close.
 * The end, whatever its reason: close the iterator, `Dialogue.close`, and run the handlers of `Phase.CLOSE` where
@@ -104,6 +105,7 @@ class Driver:
         self.seconds = 0.0
         self.reason: CloseReason | None = None
         self.idle = False
+        assert not service.hooked, "this driver runs no on_command, on_reply and on_transaction_end"
         self.dialogue = Dialogue(service, self.session, lambda: self.seconds)
         self.steps = converse(self.dialogue)
         self._tls = tls

@@ -26,13 +26,13 @@ from .contexts import (
 )
 from .data_context import DataContext
 from .extension import Extension
-from .hooks import CloseContext
+from .hooks import CloseContext, CommandContext, ReplyContext, TransactionEndContext
 from .returned import refuse_returned
 
 __all__ = ["App", "CallNext", "Chain", "Chains", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
 
 _logger = logging.getLogger("trio_smtp")
-_ON_CLOSE_FAILED = "session=%s on_close handler failed"
+_FAILED_AT_THE_END = "session=%s %s handler failed"
 
 C = TypeVar("C")
 
@@ -57,6 +57,9 @@ _DataStart = TypeVar("_DataStart", bound=Handler[DataStartContext])
 _Data = TypeVar("_Data", bound=Handler[DataContext])
 _Verify = TypeVar("_Verify", bound=Handler[VerifyContext])
 _Close = TypeVar("_Close", bound=Handler[CloseContext])
+_Command = TypeVar("_Command", bound=Handler[CommandContext])
+_Reply = TypeVar("_Reply", bound=Handler[ReplyContext])
+_End = TypeVar("_End", bound=Handler[TransactionEndContext])
 
 
 class Phase(enum.StrEnum):
@@ -76,10 +79,15 @@ class Phase(enum.StrEnum):
     VRFY = "on_vrfy"
     EXPN = "on_expn"
     CLOSE = "on_close"
+    COMMAND = "on_command"
+    REPLY = "on_reply"
+    TRANSACTION_END = "on_transaction_end"
 
 
 #: All handlers of a phase in one: call it with the phase's context and await what it returns.
 Chain = Callable[[Any], Awaitable[None]]
+#: Phases at whose end nothing can be refused any more.
+_ENDS = frozenset({Phase.CLOSE, Phase.TRANSACTION_END})
 #: The chains of an App; a phase without handlers has none.
 Chains = Mapping[Phase, Chain]
 
@@ -154,16 +162,41 @@ class App:
         """
         return self._register(Phase.CLOSE, handler)
 
+    def on_command(self, handler: _Command) -> _Command:
+        """Register a handler that sees each command before it acts, unknown ones too. Default refusal: 550."""
+        return self._register(Phase.COMMAND, handler)
+
+    def on_reply(self, handler: _Reply) -> _Reply:
+        """Register a handler that sees each reply before it is sent, and may send something else.
+
+        It cannot refuse; what it raises is logged, and the reply is sent.
+        """
+        return self._register(Phase.REPLY, handler)
+
+    def on_transaction_end(self, handler: _End) -> _End:
+        """Register a handler that runs once for each MAIL that was accepted, when its transaction has ended.
+
+        It cannot refuse; what it raises is logged, and the others run.
+        """
+        return self._register(Phase.TRANSACTION_END, handler)
+
     def use(self, plugin: Plugin) -> App:
         """Let a plugin register its handlers.
 
         Args:
-            plugin: Called with this App.
+            plugin: Called with this App. A function that makes a plugin, given in its stead, is a TypeError.
 
         Returns:
             This App, so that calls chain.
         """
-        plugin(self)
+        wanted = f"a function that makes a plugin is called first: app.use({getattr(plugin, '__name__', plugin)}(...))"
+        try:
+            made: object = plugin(self)  # type: ignore[func-returns-value] # None, unless it was not called
+        except TypeError as exc:
+            exc.add_note(wanted)
+            raise
+        if callable(made) and not inspect.iscoroutinefunction(made):
+            raise TypeError(f"use: {wanted}")
         return self
 
     def extend(self, extension: Extension) -> App:
@@ -192,12 +225,12 @@ class App:
 
         Returns:
             The chain of each phase that has handlers; every call returns the same object. A chain runs the phase's
-            handlers on the context it is called with, and raises what a handler raises. The chain of `on_close` logs
-            the exception instead and goes on with the next handler.
+            handlers on the context it is called with, and raises what a handler raises. The chains of `on_close` and
+            `on_transaction_end` log the exception instead and go on with the next handler.
         """
         if self._chains is None:
             self._chains = {
-                phase: _compile([_logging(each) for each in handlers] if phase is Phase.CLOSE else handlers)
+                phase: _compile([_logging(phase, each) for each in handlers] if phase in _ENDS else handlers)
                 for phase, handlers in self._handlers.items()
                 if handlers
             }
@@ -272,19 +305,19 @@ def _around(middleware: Middleware[Any], rest: Chain) -> Chain:
     return run
 
 
-def _logging(registered: _Registered) -> _Registered:
-    """Wrap a handler of `on_close`: what it raises is logged, and the handlers after it run, once."""
+def _logging(phase: Phase, registered: _Registered) -> _Registered:
+    """Wrap a handler of a phase that cannot refuse: what it raises is logged, and the handlers after it run, once."""
     handler, middleware = registered
 
-    async def run_filter(context: CloseContext) -> None:
+    async def run_filter(context: CloseContext | TransactionEndContext) -> None:
         try:
             returned: object = await handler(context)  # type: ignore[func-returns-value]
             if returned is not None:
                 refuse_returned(context, returned)
         except Exception:
-            _logger.exception(_ON_CLOSE_FAILED, context.session.id)
+            _logger.exception(_FAILED_AT_THE_END, context.session.id, phase.value)
 
-    async def run_middleware(context: CloseContext, call_next: CallNext) -> None:
+    async def run_middleware(context: CloseContext | TransactionEndContext, call_next: CallNext) -> None:
         called = False
 
         async def note_call() -> None:
@@ -297,7 +330,7 @@ def _logging(registered: _Registered) -> _Registered:
             if returned is not None:
                 refuse_returned(context, returned)
         except Exception:
-            _logger.exception(_ON_CLOSE_FAILED, context.session.id)
+            _logger.exception(_FAILED_AT_THE_END, context.session.id, phase.value)
         else:
             return
         if not called:  # the middleware failed before it went on, so the others have not run yet

@@ -124,6 +124,12 @@ def _profile(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be True, False or a profile's name, not {value!r}")
 
 
+def _context(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        mend = "trio_smtp.create_context(certificate, key) makes one out of PEM files"
+        raise TypeError(f"{attribute.name} must be an ssl.SSLContext, not {value!r}: {mend}")
+
+
 def _to_networks(networks: Iterable[Network | str]) -> Any:
     if not _several(networks):
         return networks
@@ -223,9 +229,7 @@ class Config(ShowsFields):
     banner: str = attrs.field(default="ESMTP", validator=_line)
     lmtp: bool = _flag(False)
 
-    ssl_context: ssl.SSLContext | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ssl.SSLContext)), repr=False
-    )
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, validator=_context, repr=False)
     implicit_tls: bool = _flag(False)
     starttls_required: bool = _flag(False)
     tls_handshake_timeout: float = _seconds(30)

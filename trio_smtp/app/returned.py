@@ -6,14 +6,14 @@ import logging
 
 from .contexts import Context
 from .data_context import DataContext
-from .hooks import CloseContext
+from .hooks import CloseContext, ReplyContext, TransactionEndContext
 
 __all__ = ["refuse_returned"]
 
 _logger = logging.getLogger("trio_smtp")
 
 
-def refuse_returned(context: Context | CloseContext, returned: object) -> None:
+def refuse_returned(context: Context | CloseContext | ReplyContext | TransactionEndContext, returned: object) -> None:
     """Treat a value that a handler has returned as the handler's crash.
 
     Handlers of aiosmtpd refuse by what they return; accepting in silence would make an open relay of them. A message

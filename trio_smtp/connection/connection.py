@@ -14,7 +14,7 @@ from typing import Any, final
 import trio
 
 from trio_smtp.app.application import Phase
-from trio_smtp.app.hooks import CloseReason
+from trio_smtp.app.hooks import CloseContext, CloseReason
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.converse import converse
 from trio_smtp.dialogue.dialogue import Dialogue
@@ -24,6 +24,7 @@ from trio_smtp.dialogue.steps import (
     FLUSH,
     NEED_LINE,
     NEED_MORE,
+    SETTLE,
     Ask,
     BeginChunks,
     Chunk,
@@ -41,9 +42,10 @@ from trio_smtp.protocol.machine import State
 from trio_smtp.protocol.replies import Reply
 
 from .clock import COMMAND, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
-from .ending import finish, last_words, leave, run_close_handlers
+from .ending import finish, last_words, leave, run_last_handlers
 from .handlers import Handlers
 from .handshake import shake_hands
+from .hooks import reply_handlers, settle
 from .opening import open_connection
 from .places import Place
 from .transfer import BodyReceiver, Transfer, drop
@@ -91,7 +93,9 @@ class Connection:
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
         session._call_to_abort(clock.abort)
-        self._wire = wire = Wire(stream, dialogue.output, clock, service.stats, config.send_timeout)
+        self._wire = wire = Wire(
+            stream, dialogue.output, clock, service.stats, config.send_timeout, show=reply_handlers(dialogue, clock)
+        )
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
         self._receiver = BodyReceiver(wire, dialogue, clock)
         self._steps: Steps[None] = converse(dialogue)
@@ -178,13 +182,24 @@ class Connection:
         dialogue.close()
         # The client may have shut down only its sending half: it can still read replies that are waiting.
         owed = self._reason == "lost" and wire.unsent
-        chain = dialogue.service.chains.get(Phase.CLOSE)
-        if words is not None or owed or chain is not None or not wire.close_at_once():
+        hooks = dialogue.hooks
+        if hooks is not None and self._reason == "refused":
+            owed = dialogue.output.octets > 0  # `close_after` was called for the last of them
+        if words is not None or owed or Phase.CLOSE in dialogue.service.chains or hooks or not wire.close_at_once():
             with trio.CancelScope(shield=True):
                 await finish(wire, dialogue, words, owed=owed)
-                if chain is not None and dialogue.connected:
-                    await run_close_handlers(dialogue, chain, self._reason)
+                await self._run_last_handlers()
         dialogue.log.closed(self._reason)
+
+    async def _run_last_handlers(self) -> None:
+        dialogue, hooks = self._dialogue, self._dialogue.hooks
+        end = hooks.last_end(self.session, dialogue.machine) if hooks is not None else None
+        if end is not None:
+            await run_last_handlers(dialogue, Phase.TRANSACTION_END, end)
+        if self._clock.aborted is not None:
+            self._reason = "aborted"  # perhaps by a handler that was shown the last words
+        if dialogue.connected:
+            await run_last_handlers(dialogue, Phase.CLOSE, CloseContext(self.session, self._reason))
 
     # The steps that are no lines; True: the message that came in chunks is over
 
@@ -199,6 +214,10 @@ class Connection:
 
     async def _flush(self, step: object) -> None:
         """Whoever pipelines thousands of commands lets others have their turn in between."""
+        if step is SETTLE:
+            assert self._dialogue.hooks is not None
+            await settle(self._wire, self._clock, self._dialogue, self._dialogue.hooks)
+            return
         await self._wire.flush()
         await trio.lowlevel.checkpoint()
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import trio
 
-from trio_smtp.app.application import Chain, Phase
-from trio_smtp.app.hooks import CloseContext, CloseReason
+from trio_smtp.app.application import Phase
+from trio_smtp.app.hooks import CloseContext, CloseReason, TransactionEndContext
 from trio_smtp.app.session import Session
 from trio_smtp.dialogue.dialogue import DRAINING, Dialogue
 from trio_smtp.dialogue.log import facts, logger
@@ -21,7 +21,7 @@ from trio_smtp.protocol.replies import Reply
 from .clock import LINGER, Cause, Clock
 from .wire import Wire
 
-__all__ = ["finish", "last_words", "leave", "run_close_handlers"]
+__all__ = ["finish", "last_words", "leave", "run_last_handlers"]
 
 _IDLE_TIMEOUT = Reply(421, "Timeout waiting for the client", "4.4.2")
 _HANDLER_TIMEOUT = Reply(421, "Timeout in processing", "4.3.0")
@@ -37,9 +37,9 @@ _WORDS: Mapping[Cause, tuple[CloseReason, Reply | None]] = {
     Cause.ABORTED: ("aborted", None),
 }
 
-#: For the last words, and for `on_close`, in seconds.
+#: For the last words, and for `on_close` or `on_transaction_end`, in seconds.
 _LAST_WORDS_LIMIT = 5.0
-_CLOSE_HANDLERS_LIMIT = 30.0
+_LAST_HANDLERS_LIMIT = 30.0
 
 
 def last_words(cause: Cause, *, silent: bool) -> tuple[CloseReason, Reply | None]:
@@ -82,8 +82,10 @@ async def finish(wire: Wire, dialogue: Dialogue, words: Reply | None, *, owed: b
         if words is not None or owed:
             with trio.move_on_after(min(_LAST_WORDS_LIMIT, dialogue.service.config.send_timeout)) as limit:
                 if words is not None:
-                    dialogue.say(words)
-                await _say_last(wire, dialogue, limit)
+                    dialogue.say_last(words)
+                await wire.show_replies()
+                if not wire.aborted:
+                    await _say_last(wire, dialogue, limit)
     except Exception as exc:
         _log_failure(session, exc)
     finally:
@@ -106,12 +108,15 @@ async def _say_last(wire: Wire, dialogue: Dialogue, limit: trio.CancelScope) -> 
         await linger(wire.stream)
 
 
-async def run_close_handlers(dialogue: Dialogue, chain: Chain, reason: CloseReason) -> None:
-    """Run `on_close`, for so long at most; the caller shields that."""
-    with trio.move_on_after(_CLOSE_HANDLERS_LIMIT) as limit:
+async def run_last_handlers(dialogue: Dialogue, phase: Phase, context: CloseContext | TransactionEndContext) -> None:
+    """Run `on_close` or `on_transaction_end` where there are handlers of it: shielded, for so long at most."""
+    chain = dialogue.service.chains.get(phase)
+    if chain is None:
+        return
+    with trio.CancelScope(deadline=trio.current_time() + _LAST_HANDLERS_LIMIT, shield=True) as limit:
         try:
-            await chain(CloseContext(dialogue.session, reason))
+            await chain(context)
         except BaseExceptionGroup as group:  # a handler's own nursery: its tasks failed while they were cancelled
-            raise rest_of(group, Phase.CLOSE.value, dialogue.session) from None
+            raise rest_of(group, phase.value, dialogue.session) from None
     if limit.cancelled_caught:
-        dialogue.log.event(logging.ERROR, "on_close did not end in time")
+        dialogue.log.event(logging.ERROR, f"{phase.value} did not end in time")

@@ -6,6 +6,7 @@ sent elsewhere (ending.py, server.py).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import trio
@@ -34,15 +35,23 @@ class Wire:
         clock: Holds sends to their time.
         stats: Counts octets.
         send_timeout: How long the client may take to read its replies, in seconds.
+        show: Shows the replies that are held to `on_reply`; None: none are.
 
     Attributes:
         stream: The stream that is spoken on: as given, and the encrypted one after STARTTLS.
     """
 
-    __slots__ = ("_clock", "_output", "_raw", "_send_timeout", "_stats", "_transport", "stream")
+    __slots__ = ("_clock", "_output", "_raw", "_send_timeout", "_show", "_soon", "_stats", "_transport", "stream")
 
     def __init__(
-        self, stream: trio.abc.Stream, output: Output, clock: Clock, stats: Stats, send_timeout: float
+        self,
+        stream: trio.abc.Stream,
+        output: Output,
+        clock: Clock,
+        stats: Stats,
+        send_timeout: float,
+        *,
+        show: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.stream: trio.abc.Stream = stream
         self._output = output
@@ -54,6 +63,9 @@ class Wire:
         while isinstance(self._raw, trio.SSLStream):
             self._raw = self._raw.transport_stream
         self._transport = self._raw if isinstance(self._raw, SocketTransport) else None
+        self._show = show
+        # Takes replies without waiting, unless they are shown first, which may take a while.
+        self._soon = self._transport if show is None else None
 
     def replace(self, stream: trio.SSLStream[trio.abc.Stream]) -> None:
         """Speak on this stream, which is wrapped around the one before."""
@@ -90,7 +102,7 @@ class Wire:
         """Have the replies that wait sent when this pass of the scheduler ends; False: that takes `flush`."""
         if not self._output.octets:
             return True
-        transport = self._transport
+        transport = self._soon
         if transport is None or transport is not self.stream:
             return False
         octets = self._output.take()
@@ -109,6 +121,8 @@ class Wire:
         """
         if self.flush_soon():
             return
+        if self._show is not None:
+            await self._show()
         octets, clock = self._output.take(), self._clock
         activity = clock.activity
         clock.arm(SEND, self._send_timeout)
@@ -117,6 +131,16 @@ class Wire:
         except trio.BrokenResourceError:
             raise EndSession("lost") from None
         clock.resume(activity)
+
+    @property
+    def aborted(self) -> bool:
+        """A handler has aborted the connection: nothing more is said."""
+        return self._clock.aborted is not None
+
+    async def show_replies(self) -> None:
+        """Show the replies that are held to `on_reply`; does nothing where there are no handlers of it."""
+        if self._show is not None:
+            await self._show()
 
     async def flush_through(self) -> None:
         """Send the replies that wait, until the socket has taken them: nothing sends them when it is closed.

@@ -12,9 +12,10 @@ from trio_smtp.protocol.verbs import Verb
 
 from .dialogue import Dialogue
 from .greeting import greet
+from .hearing import hear
 from .outcomes import reply_to
 from .output import MAX_WAITING_OCTETS
-from .steps import FLUSH, EndChunks, Leave, Pause, Steps
+from .steps import FLUSH, SETTLE, EndChunks, Leave, Pause, Steps
 from .verbs import VERBS
 
 __all__ = ["converse"]
@@ -26,20 +27,21 @@ _CLOSED, _BETWEEN_CHUNKS, _IN_AUTH = State.CLOSED, State.BDAT, State.AUTH
 def converse(dialogue: Dialogue) -> Steps[None]:
     """Lead a session from its greeting to its end; yields what it needs (steps.py).
 
-    Args:
-        dialogue: `feed` gives it the client's octets, `take_output` has the replies. PROXY and TLS at once come before.
+    `Dialogue.feed` gives it the client's octets, `Dialogue.take_output` has the replies. PROXY and TLS come before.
 
     Raises:
         EndSession: The session ends otherwise than by an answer that closes it.
     """
     yield from greet(dialogue)
-    machine, output, session_log = dialogue.machine, dialogue.output, dialogue.log
+    machine, output, session_log, hooks = dialogue.machine, dialogue.output, dialogue.log, dialogue.hooks
     admit = dialogue.admit if dialogue.service.guarded else machine.check
+    bound, settle = (MAX_WAITING_OCTETS, FLUSH) if hooks is None else (-1, SETTLE)
     verb: Verb | None = None
     line: bytes | None = None
     first = True
     while machine.state is not _CLOSED:
         verb, line, pause = None, None, 0.0
+        reply: Reply | None = None
         try:
             event = dialogue.framer.next_event()
             if isinstance(event, Line):
@@ -50,19 +52,18 @@ def converse(dialogue: Dialogue) -> Steps[None]:
                 line = yield from dialogue.await_line(first=first)
             if session_log.debug:
                 session_log.heard(line, dialogue.syntax.verbs)
-            command = parse_command(line, dialogue.syntax)
-            verb = command.verb
-            if verb is not _BDAT:  # the octets of a chunk must be read before it can be refused
-                admit(verb)
-            answer = VERBS[verb](dialogue, command)
-            reply = answer if isinstance(answer, Reply) else (yield from answer)
+            if hooks is None or not (yield from hear(dialogue, hooks, line)):
+                command = parse_command(line, dialogue.syntax)
+                verb = command.verb
+                if verb is not _BDAT:  # the octets of a chunk must be read before it can be refused
+                    admit(verb)
+                answer = VERBS[verb](dialogue, command)
+                reply = answer if isinstance(answer, Reply) else (yield from answer)
         except ProtocolError as exc:
-            # Whatever its reply, an exchange that failed is over.
-            verb = _END_OF_AUTH if machine.state is _IN_AUTH else exc.verb or verb
+            verb = _END_OF_AUTH if machine.state is _IN_AUTH else exc.verb or verb  # an exchange that failed is over
             reply, pause = dialogue.fault(exc, line if first else None)
         except ParserCrashed as crash:
-            verb = crash.verb
-            reply = reply_to(crash.crash, "parameter", dialogue.session)
+            verb, reply = crash.verb, reply_to(crash.crash, "parameter", dialogue.session)
         if pause:
             yield Pause(pause)
         if reply is not None:
@@ -70,8 +71,8 @@ def converse(dialogue: Dialogue) -> Steps[None]:
         first = first and line is None
         if dialogue.chunks is not None and machine.state is not _BETWEEN_CHUNKS and dialogue.give_up_chunks():
             yield EndChunks(_reason(verb) if machine.state is _CLOSED else None)
-        if output.octets > MAX_WAITING_OCTETS:
-            yield FLUSH
+        if output.octets > bound:
+            yield settle
     yield Leave(_reason(verb))
 
 

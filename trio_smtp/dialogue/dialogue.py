@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import final
 
+from trio_smtp.app.application import Phase
 from trio_smtp.app.session import Envelope, Session, TLSInfo
 from trio_smtp.protocol.commands import Syntax
 from trio_smtp.protocol.errors import ProtocolError
@@ -22,6 +23,7 @@ from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.verbs import Verb
 
 from .budget import Budget
+from .hooks import Hooks
 from .log import SessionLog
 from .output import Output
 from .service import Service
@@ -91,6 +93,7 @@ class Dialogue:
         machine: The order of commands; moved by `answer` alone.
         syntax: What a line may say now.
         output: The replies that wait.
+        hooks: What handlers of `on_command` and the like need to know; None: there are none.
         budget: What the client has used up.
         log: The session's log.
         chunks: The message whose chunks are coming, or None.
@@ -106,6 +109,7 @@ class Dialogue:
         "draining",
         "enhanced",
         "framer",
+        "hooks",
         "log",
         "machine",
         "now",
@@ -122,7 +126,8 @@ class Dialogue:
         self.now: Callable[[], float] = now
         self.machine: Machine = Machine(lmtp=service.config.lmtp)
         self.log: SessionLog = SessionLog(session, now)
-        self.output: Output = Output(session, service.stats, self.log, now)
+        self.hooks: Hooks | None = Hooks(holds=Phase.REPLY in service.chains) if service.hooked else None
+        self.output: Output = Output(session, service.stats, self.log, now, self.hooks)
         self.budget: Budget = Budget(service.config, self.log.opened)
         self.chunks: Chunks | None = None
         self.enhanced: bool = False
@@ -230,9 +235,15 @@ class Dialogue:
 
         Args:
             reply: The reply.
-            verb: What it answers, for the log.
+            verb: What is answered; None: the command that has come last.
         """
         self.output.write(reply, self.enhanced, verb)
+
+    def say_last(self, reply: Reply) -> None:
+        """Put the last words of a session that the server ends into the output."""
+        if self.hooks is not None:
+            self.hooks.begin_last_words()
+        self.say(reply)
 
     def answer(self, verb: Verb | None, reply: Reply, *, silent: bool = False) -> None:
         """Answer a command, or note an event: say the reply and move the machine.

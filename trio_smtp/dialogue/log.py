@@ -11,7 +11,7 @@ from trio_smtp.protocol.replies import Reply, default_enhanced
 from trio_smtp.protocol.sasl import MECHANISMS
 from trio_smtp.protocol.verbs import Verb
 
-__all__ = ["SessionLog", "facts", "logger", "quoted"]
+__all__ = ["SessionLog", "facts", "logger", "masked", "quoted"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -152,7 +152,7 @@ class SessionLog:
             line: As it came.
             verbs: The verbs that are known in the session.
         """
-        self._trace("C", _masked(line, verbs))
+        self._trace("C", masked(line, verbs))
 
     def _trace(self, who: str, octets: bytes) -> None:
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
@@ -220,7 +220,13 @@ def _shown(name: str | None) -> str | None:
     return name if name is None or name.isascii() else ascii(name)[1:-1]
 
 
-def _masked(line: bytes, verbs: Container[str]) -> bytes:
+def masked(line: bytes, verbs: Container[str]) -> bytes:
+    """A command line without what may be a secret.
+
+    Args:
+        line: As it came.
+        verbs: The verbs that are known in the session.
+    """
     words = line.split(b" ")
     verb = words[0].strip().upper()
     if verb == b"AUTH":

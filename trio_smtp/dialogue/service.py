@@ -15,6 +15,8 @@ from .capabilities import Capabilities
 
 __all__ = ["Service"]
 
+_HOOKS = frozenset({Phase.COMMAND, Phase.REPLY, Phase.TRANSACTION_END})
+
 
 class Service:
     """An App under a Config, ready to be spoken with.
@@ -31,6 +33,7 @@ class Service:
         greeting: The 220.
         hello: The reply to HELO.
         ehlo_reply: Makes the reply to EHLO out of its lines; kept, since most sessions get the same.
+        hooked: There are handlers of `on_command`, `on_reply` or `on_transaction_end`.
         guarded: Something must come before a transaction: TLS, or authentication.
         starts_freely: A message may come whenever its turn is: `on_data` takes it, and nobody is asked before.
         ssl_context: For the next handshakes; None: no TLS.
@@ -48,6 +51,7 @@ class Service:
         "greeting",
         "guarded",
         "hello",
+        "hooked",
         "ssl_context",
         "starts_freely",
         "stats",
@@ -61,6 +65,7 @@ class Service:
         self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
         self.hello: Reply = Reply(250, config.hostname)
         self.ehlo_reply: Callable[[tuple[str, ...]], Reply] = lru_cache(maxsize=64)(self._make_ehlo_reply)
+        self.hooked: bool = not _HOOKS.isdisjoint(self.chains)
         self.guarded: bool = config.auth_required or config.starttls_required
         self.starts_freely: bool = Phase.DATA in self.chains and Phase.DATA_START not in self.chains
         self.ssl_context: ssl.SSLContext | None = config.ssl_context

@@ -26,6 +26,7 @@ __all__ = [
     "FLUSH",
     "NEED_LINE",
     "NEED_MORE",
+    "SETTLE",
     "Ask",
     "BeginChunks",
     "Chunk",
@@ -48,6 +49,7 @@ class _Plain(enum.Enum):
     NEED_LINE = "NEED_LINE"
     NEED_MORE = "NEED_MORE"
     FLUSH = "FLUSH"
+    SETTLE = "SETTLE"
 
 
 #: A line is awaited: send the replies that wait, start the line's deadline, receive octets and feed them.
@@ -56,6 +58,9 @@ NEED_LINE: Final = _Plain.NEED_LINE
 NEED_MORE: Final = _Plain.NEED_MORE
 #: Replies must leave, because there are many or the session ends: send them, and let other connections have their turn.
 FLUSH: Final = _Plain.FLUSH
+#: A command was answered in a session that has `Hooks`: run `on_reply` for the replies that are held, then
+#: `on_transaction_end` where a transaction has ended. The replies leave before that, or when there are many.
+SETTLE: Final = _Plain.SETTLE
 
 
 @final
@@ -234,9 +239,9 @@ class Leave:
         self.reason = reason
 
 
-#: Three plain steps, and those that have slots for their answers.
+#: Four plain steps, and those that have slots for their answers.
 Step = (
-    Literal[_Plain.NEED_LINE, _Plain.NEED_MORE, _Plain.FLUSH]
+    Literal[_Plain.NEED_LINE, _Plain.NEED_MORE, _Plain.FLUSH, _Plain.SETTLE]
     | Ask
     | LookUp
     | Pause

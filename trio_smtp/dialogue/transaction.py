@@ -14,7 +14,7 @@ from trio_smtp.protocol.verbs import Verb
 from .dialogue import Dialogue
 from .steps import Ask, BeginChunks, Chunk, Drop, EndChunks, Message, Steps
 
-__all__ = ["bdat", "data"]
+__all__ = ["bdat", "data", "refuse_chunk"]
 
 _START = Reply(354, "End data with <CR><LF>.<CR><LF>")
 _CHUNK_REFUSED = Reply(250, "")
@@ -153,6 +153,25 @@ def _refuse_first(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps
     dialogue.service.stats.messages_refused += 1
     dialogue.begin_chunks(dialogue.now(), refusal)
     _answer_refused(dialogue, command, refusal)
+
+
+def refuse_chunk(dialogue: Dialogue, command: Command, refusal: Reply) -> Steps[None]:
+    """Answer a chunk that may not act, although it may come now: the message that it belongs to is refused."""
+    chunks = dialogue.chunks
+    if chunks is None:
+        if _refusal(dialogue) is None:
+            yield from _refuse_first(dialogue, command, refusal)
+        else:
+            yield from _drop(dialogue, command)
+            dialogue.answer(_BDAT, refusal)
+        return
+    yield from _drop(dialogue, command)
+    taking = chunks.refusal is None
+    if taking:
+        chunks.refuse(refusal)
+    _answer_refused(dialogue, command, refusal)
+    if taking:
+        yield EndChunks()
 
 
 def _answer_refused(dialogue: Dialogue, command: Command, refusal: Reply) -> None:

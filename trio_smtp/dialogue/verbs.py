@@ -216,9 +216,14 @@ def _refuse_next_line(dialogue: Dialogue, refusal: Reply) -> Steps[None]:
     raise EndSession("refused", refusal)
 
 
+def _context_of(dialogue: Dialogue, command: Command) -> CommandContext:
+    line = f"{command.name} {command.argument}".rstrip(" ")
+    return CommandContext(dialogue.session, _OK, command.name, command.argument, line)
+
+
 def _extension(dialogue: Dialogue, command: Command) -> Steps[Reply]:
     handler = dialogue.service.capabilities.commands[command.name]
-    step = Ask(command.name, CommandContext(dialogue.session, _OK, command.name, command.argument), handler)
+    step = Ask(command.name, _context_of(dialogue, command), handler)
     yield step
     return step.reply
 
