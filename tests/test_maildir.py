@@ -400,7 +400,7 @@ async def test_a_message_that_is_too_large(tmp_path: Path) -> None:
 
 
 async def test_a_message_with_a_bare_line_feed(tmp_path: Path) -> None:
-    async with open_client(App().use(maildir(tmp_path))) as client:
+    async with open_client(App().use(maildir(tmp_path)), bare_newline="reject") as client:
         await begin(client, LARGE)
         await tmp_holds_a_file(tmp_path)
         await client.send_bytes(b"bare\nline feed\r\n.\r\n")
@@ -468,7 +468,7 @@ async def test_removing_the_file_has_a_limit(
         unlink(path)
         token.run_sync_soon(done.set)
 
-    async with open_client(App().use(maildir(tmp_path))) as client:
+    async with open_client(App().use(maildir(tmp_path)), bare_newline="reject") as client:
         await begin(client, LARGE)
         await tmp_holds_a_file(tmp_path)
         monkeypatch.setattr(os, "unlink", hang)
