@@ -11,9 +11,10 @@ import enum
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import SimpleNamespace
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeVar
 
+from .base import BaseApp
 from .contexts import (
     AuthContext,
     CloseContext,
@@ -27,8 +28,21 @@ from .contexts import (
     VerifyContext,
 )
 from .extension import Extension
+from .lifespan import Lifespan, Lifespans
+from .running import Running
 
-__all__ = ["App", "CallNext", "Chain", "Chains", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
+__all__ = [
+    "App",
+    "CallNext",
+    "Chain",
+    "Chains",
+    "Filter",
+    "Handler",
+    "Middleware",
+    "Phase",
+    "Plugin",
+    "lifespans_of",
+]
 
 _logger = logging.getLogger("trio_smtp")
 _ON_CLOSE_FAILED = "session=%s on_close handler failed"
@@ -56,6 +70,7 @@ _DataStart = TypeVar("_DataStart", bound=Handler[DataStartContext])
 _Data = TypeVar("_Data", bound=Handler[DataContext])
 _Verify = TypeVar("_Verify", bound=Handler[VerifyContext])
 _Close = TypeVar("_Close", bound=Handler[CloseContext])
+_Lifespan = TypeVar("_Lifespan", bound=Lifespan)
 
 
 class Phase(enum.StrEnum):
@@ -86,7 +101,7 @@ Chains = Mapping[Phase, Chain]
 _Registered = tuple[Callable[..., Awaitable[None]], bool]
 
 
-class App:
+class App(BaseApp):
     """The handlers of a mail server.
 
     Handlers run in the order they were registered, the first outermost. Two shapes are told apart by their
@@ -100,11 +115,62 @@ class App:
     """
 
     def __init__(self) -> None:
-        self.state: SimpleNamespace = SimpleNamespace()
+        super().__init__()
         self._handlers: dict[Phase, list[_Registered]] = {phase: [] for phase in Phase}
         # None until `freeze`.
         self._chains: Chains | None = None
         self.extensions: list[Extension] = []
+        self._lifespans = Lifespans(self)
+
+    def lifespan(self, function: _Lifespan) -> _Lifespan:
+        """Register what lives as long as the App is served: a database, a client of another service, background tasks.
+
+        Each process that serves enters the lifespans once, in the order of registration, before the first listener
+        accepts, and leaves them in reverse after the last connection has ended. An error at entry comes out of `serve`,
+        and nothing was accepted. An error that ends serving, cancellation included, is raised at the ``yield``.
+
+        Args:
+            function: An async generator function with one ``yield``, or a function that returns an async context
+                manager. It is called with a `Running`.
+
+        Returns:
+            The function, unchanged.
+
+        Raises:
+            TypeError: It is neither; the text says what to write.
+            RuntimeError: Serving has begun.
+
+        Cancellation:
+            Leaving is shielded, for `Config.lifespan_timeout` at most.
+
+        Example:
+            >>> @app.lifespan
+            ... async def database(running: Running) -> AsyncIterator[None]:
+            ...     async with open_database() as running.app.state.database:
+            ...         yield
+        """
+        if self._chains is not None:
+            raise RuntimeError("lifespan: register lifespans before serving begins")
+        self._lifespans.add(function)
+        return function
+
+    def running(self, *, timeout: float = 30) -> AbstractAsyncContextManager[Running]:
+        """Enter the lifespans around several `SMTPServer` objects; ends registration.
+
+        Any ``serve_*`` call of any server of this App may begin inside the block. At its end the servers that still
+        serve are drained, and cancelled when their `drain_timeout` is over; when the block raises, they are cancelled.
+
+        Args:
+            timeout: Seconds for leaving the lifespans.
+
+        Returns:
+            An async context manager that gives a `Running`.
+
+        Raises:
+            RuntimeError: The lifespans are entered already.
+        """
+        self.freeze()
+        return self._lifespans.running(timeout)
 
     def on_connect(self, handler: _Connect) -> _Connect:
         """Register a handler for new connections, before the 220. Default refusal: 550."""
@@ -207,6 +273,11 @@ class App:
             raise RuntimeError(f"{phase.value}: register handlers before serving begins")
         self._handlers[phase].append((handler, _is_middleware(phase, handler)))  # type: ignore[arg-type]
         return handler
+
+
+def lifespans_of(app: App) -> Lifespans:
+    """The lifespans of an App, for those who serve it."""
+    return app._lifespans  # noqa: SLF001 - what a server asks of an App, and a program does not
 
 
 def _is_middleware(phase: Phase, handler: Any) -> bool:
