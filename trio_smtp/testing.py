@@ -225,7 +225,8 @@ async def open_client(
 @asynccontextmanager
 async def _serving(server: SMTPServer, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> AsyncIterator[Client]:
     """Serve the stream beside the block. What either raises comes out bare: a failing test shows its own error."""
-    client, failures = Client(ours), list[Exception]()
+    client = Client(ours)
+    failures: list[Exception] = []
 
     async def serve(*, task_status: trio.TaskStatus[Session]) -> None:
         try:
@@ -327,10 +328,9 @@ async def play(
         AssertionError: The server said something else, or more; the text names the transcript's line.
         ValueError: The transcript is malformed, or `peer` is no IP address and port.
     """
-    turns = _parse(transcript)
     ours, theirs = _stream_pair(peer)
     async with _serving(SMTPServer(app, _configured(config, config_changes)), ours, theirs) as client:
-        await _take_turns(client, turns, cut, seed)
+        await _take_turns(client, _parse(transcript), cut, seed)
         await ours.send_eof()
         if rest := await client.read_to_end():
             raise AssertionError(f"after the last line: the server said {rest!r}")
