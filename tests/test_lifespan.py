@@ -397,6 +397,22 @@ async def test_a_crash_during_entry_ends_it(journal: Journal) -> None:
     assert journal == ["+a", "a ValueError", "-a"]
 
 
+async def test_a_lifespan_that_swallows_the_cancellation_does_not_hide_the_crash(journal: Journal) -> None:
+    app = journal.app("a")
+    event = background(app, journal, crash=ValueError("crash"))
+
+    @app.lifespan
+    async def swallows(running: Running) -> AsyncIterator[None]:
+        event.set()
+        with pytest.raises(trio.Cancelled):
+            await trio.sleep_forever()
+        yield
+
+    with pytest.raises(ValueError, match="crash"):
+        await by_play(app)
+    assert journal == ["+a", "a ValueError", "-a"]
+
+
 async def test_a_crash_beside_another_error_hides_neither(journal: Journal) -> None:
     app = App()
     event = background(app, journal, crash=ValueError("crash"))

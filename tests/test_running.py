@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from trio_smtp import App, Config, SMTPServer, run
+from trio_smtp import App, Config, Running, SMTPServer, run
 from trio_smtp.server import running as module
 
 from .support import logged
@@ -177,6 +178,23 @@ def test_what_it_says(tmp_path: Path, caplog: pytest.LogCaptureFixture, server_s
         "listening on 127.0.0.1:PORT (TLS)",
     ]
     assert len(seen) == 4
+
+
+def test_signals_in_this_process() -> None:
+    app = App()
+
+    async def end() -> None:
+        await trio.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    @app.lifespan
+    async def twice(running: Running) -> AsyncIterator[None]:
+        running.nursery.start_soon(end)
+        yield
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.sleep(0.2)
+
+    assert run(app, Config(port=0)) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])

@@ -232,7 +232,7 @@ async def _serving(server: SMTPServer, ours: trio.abc.Stream, theirs: trio.abc.S
         try:
             await server.serve_stream(theirs, task_status=task_status)
         except Exception as exc:
-            failures.append(exc)
+            failures.insert(0, exc)  # what the block raises may be a consequence
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:

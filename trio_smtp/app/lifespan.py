@@ -164,8 +164,7 @@ class Lifespans:
                             await background.end()
                         _shield(leaving, timeout)
                         cause = background.cause(cause)
-                        if cause is not None:
-                            raise cause
+                        _raise_again(cause, swallowed=True)
                 late = any(scope.cancelled_caught for scope in leaving)
                 if late:
                     logger.error("the lifespans were not left within %g s", timeout)
@@ -280,8 +279,8 @@ class _Background:
             else:
                 self._crash = _only(exc)
                 logger.error("a background task crashed: the servers end", exc_info=self._crash)
-                if self._innermost is not None:
-                    self._innermost.cancel()
+                assert self._innermost is not None
+                self._innermost.cancel()
         finally:
             self._closed.set()
 
@@ -327,7 +326,7 @@ async def _keeping_tasks(own: trio.Nursery) -> AsyncIterator[_Background]:
 
 
 def _raise_again(cause: BaseException | None, *, swallowed: bool) -> None:
-    """Raise what serving ended with, where it did not come through the lifespans."""
+    """Raise what serving ended with, in the lifespans, and after them where it did not come through."""
     # Behind the shields a lifespan's nursery takes a cancellation from the outside for one of its own.
     if cause is not None and (swallowed or _without_cancellation(cause) is None):
         raise cause
