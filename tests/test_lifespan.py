@@ -410,7 +410,7 @@ async def test_a_lifespan_that_swallows_the_cancellation_does_not_hide_the_crash
 
     with pytest.raises(ValueError, match="crash"):
         await by_play(app)
-    assert journal == ["+a", "a ValueError", "-a"]
+    assert journal == ["+a", "connect", "close", "a ValueError", "-a"]
 
 
 async def test_a_crash_beside_another_error_hides_neither(journal: Journal) -> None:

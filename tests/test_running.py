@@ -197,6 +197,19 @@ def test_signals_in_this_process() -> None:
     assert run(app, Config(port=0)) == 128 + signal.SIGTERM
 
 
+def test_a_signal_before_anything_is_accepted_stops() -> None:
+    app = App()
+
+    @app.lifespan
+    async def hangs(running: Running) -> AsyncIterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            await trio.sleep(1)
+        yield  # type: ignore[unreachable]
+
+    assert run(app, Config(port=0)) == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
 def test_the_log_is_as_it_was_afterwards(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.Logger("trio_smtp", level)  # noqa: LOG001 - one without handlers above it
