@@ -203,8 +203,7 @@ def test_a_signal_before_anything_is_accepted_stops() -> None:
     @app.lifespan
     async def hangs(running: Running) -> AsyncIterator[None]:
         os.kill(os.getpid(), signal.SIGTERM)
-        while True:
-            await trio.sleep(1)
+        await trio.sleep_forever()
         yield  # type: ignore[unreachable]
 
     assert run(app, Config(port=0)) == 128 + signal.SIGTERM
