@@ -11,7 +11,7 @@ import secrets
 import attrs
 import trio
 
-from trio_smtp import App, AuthContext, Config, DataContext, MailFromContext, PlainCredentials, serve
+from trio_smtp import App, AuthContext, Config, DataContext, MailFromContext, PlainCredentials, run
 
 
 @attrs.frozen
@@ -67,4 +67,4 @@ async def take(ctx: DataContext) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(serve, app, Config(port=8025, auth_required=True, allow_insecure_auth=True))
+    run(app, Config(port=8025, auth_required=True, allow_insecure_auth=True))

@@ -5,9 +5,7 @@ The order of registration is the order of execution, outermost first: the middle
 
 from collections import Counter
 
-import trio
-
-from trio_smtp import App, CallNext, Config, DataContext, RcptToContext, SMTPError, serve
+from trio_smtp import App, CallNext, Config, DataContext, RcptToContext, SMTPError, run
 
 DOMAINS = frozenset({"example.com", "example.net"})
 
@@ -40,4 +38,4 @@ async def take(ctx: DataContext) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(serve, app, Config(port=8025))
+    run(app, Config(port=8025))

@@ -1,8 +1,6 @@
 """The smallest server: reads every message and says how long it was."""
 
-import trio
-
-from trio_smtp import App, Config, DataContext, serve
+from trio_smtp import App, Config, DataContext, run
 
 app = App()
 
@@ -14,4 +12,4 @@ async def take(ctx: DataContext) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(serve, app, Config(port=8025))
+    run(app, Config(port=8025))

@@ -9,9 +9,7 @@ no client has a reason to trust that one.
 import ssl
 import sys
 
-import trio
-
-from trio_smtp import App, Config, DataContext, serve
+from trio_smtp import App, Config, DataContext, run
 from trio_smtp.tls import create_context
 
 app = App()
@@ -36,4 +34,4 @@ def load_context(files: list[str]) -> ssl.SSLContext:
 
 if __name__ == "__main__":
     config = Config(port=8025, ssl_context=load_context(sys.argv[1:]), starttls_required=True)
-    trio.run(serve, app, config)
+    run(app, config)

@@ -216,7 +216,7 @@ STORES = {
     # a worker's place, which is a row of the supervisor's own
     "server": r"place\.\w+",
     # counters, the reply that a handler may change, and what trio and ssl are told by an attribute
-    "": r"_?stats\.\w+|ctx\.reply|(scope|limit|_whole)\.deadline"
+    "": r"_?stats\.\w+|ctx\.reply|(scope|limit|_whole)\.deadline|scope\.shield"
     r"|context\.(sni_callback|verify_mode|sslobject_class)|sslobj\.context",
 }
 

@@ -379,7 +379,7 @@ def begin_message(client: smtplib.SMTP) -> None:
 
 
 async def test_a_signal_while_it_starts_stops() -> None:
-    async def never_started(*_: object, task_status: object) -> None:
+    async def never_started(*_: object, explain: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await trio.sleep_forever()
 

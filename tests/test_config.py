@@ -26,7 +26,7 @@ DEFAULTS: dict[str, object] = {
     "max_message_size": 33_554_432, "max_recipients": 1000, "max_command_line": 2048, "max_auth_line": 12_288,
     "max_data_line": None, "max_transactions": None, "spool_memory": 1_048_576, "spool_directory": None,
     "command_timeout": 300, "data_timeout": 180, "min_data_rate": 100, "handler_timeout": 600, "send_timeout": 60,
-    "session_timeout": None, "drain_timeout": 30, "greeting_delay": 0,
+    "session_timeout": None, "drain_timeout": 30, "lifespan_timeout": 30, "greeting_delay": 0,
     "max_connections": 1000, "max_connections_per_host": None, "max_errors": 10, "error_delay": 0,
     "max_unauthenticated_commands": None,
     "disabled_commands": frozenset(), "hide_extensions": frozenset(), "bare_newline": "normalize",
@@ -70,7 +70,7 @@ def counts(*names: str, optional: bool = False) -> list[tuple[str, object]]:
 
 REFUSED: list[tuple[str, object]] = [
     *seconds("tls_handshake_timeout", "command_timeout", "data_timeout", "handler_timeout", "send_timeout",
-             "proxy_timeout", "reverse_dns_timeout", least=0),
+             "lifespan_timeout", "proxy_timeout", "reverse_dns_timeout", least=0),
     *seconds("auth_failure_delay", "min_data_rate", "drain_timeout", "greeting_delay", "error_delay", least=-1),
     ("session_timeout", 0), ("session_timeout", "5"), ("session_timeout", True),
     *counts("max_auth_failures", "max_recipients", "max_connections", "max_errors"),

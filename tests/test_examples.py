@@ -6,9 +6,11 @@ import importlib.util
 import re
 import runpy
 import smtplib
+import sqlite3
 import ssl
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +18,10 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 import trustme
 
+import trio_smtp
 from tests.socket_support import port_of
 from trio_smtp import Config, SMTPServer
 from trio_smtp.testing import Client, open_client
@@ -25,7 +29,7 @@ from trio_smtp.testing import Client, open_client
 from .conftest import CertificateFiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SERVERS = ("smallest", "domain_filter", "auth", "starttls", "memory_channel")
+SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel")
 MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
 ALICE = "alice@example.com"
 
@@ -45,13 +49,14 @@ Script = Callable[..., tuple[Callable[..., Any], tuple[Any, ...]]]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Run an example as a script up to its `trio.run`; gives what that is to run."""
+    """Run an example as a script up to its `trio.run`, or the library's `run`; gives what that is to run."""
 
     def run(name: str, *arguments: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         runs: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         with monkeypatch.context() as patched:
             patched.setattr(sys, "argv", [f"{name}.py", *arguments])
             patched.setattr(trio, "run", lambda function, *args: runs.append((function, args)))
+            patched.setattr(trio_smtp, "run", lambda *args: runs.append((trio_smtp.serve, args)))
             runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
         (only,) = runs
         return only
@@ -64,7 +69,10 @@ def test_every_example_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_it_serves_as_a_script(name: str, script: Script) -> None:
+async def test_it_serves_as_a_script(
+    name: str, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     function, (*arguments, config) = script(name)
     assert isinstance(config, Config)
     async with trio.open_nursery() as nursery:
@@ -82,18 +90,24 @@ async def test_the_readme_shows_a_server_that_works(tmp_path: Path, monkeypatch:
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     runs: list[tuple[Any, ...]] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(trio, "run", lambda *args: runs.append(args))
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    ((_, app, config),) = runs
     monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(trio_smtp, "run", lambda *args: runs.append(args))
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    ((app, config),) = runs
     async with open_client(app, config) as client:
         await client.ehlo()
         refused = await client.send_message(ALICE, ["bob@elsewhere.example"], MESSAGE)
         assert (refused.code, refused.enhanced) == (550, "5.7.1")
         await client.command("RSET")
-        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
-        assert Path(f"{client.session.id}.eml").read_bytes() == MESSAGE
+        for _ in range(2):  # two messages of one connection are two
+            assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+        await client.command(f"MAIL FROM:<{ALICE}>")
+        await client.command("RCPT TO:<bob@example.com>")
+        await client.command("DATA")
+        await client.send_bytes(b"Subject: half")
+    stored = [path.read_bytes() for path in Path("mail").rglob("*") if path.is_file()]
+    assert [message.endswith(MESSAGE) for message in stored] == [True, True]  # and half a message is none
 
 
 def test_the_readme_names_every_example() -> None:
@@ -117,6 +131,28 @@ async def test_domain_filter(capsys: pytest.CaptureFixture[str]) -> None:
         await client.command("RSET")
         assert (await client.send_message(ALICE, ["bob@EXAMPLE.net", "eve@elsewhere.example"], MESSAGE)).code == 250
     assert capsys.readouterr().out == "{'refused': 2, 'accepted': 1}\n"
+
+
+async def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = load("resources")
+    async with open_client(module.app) as client:
+        await client.ehlo()
+        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+    with closing(sqlite3.connect("mail.db")) as database:
+        assert database.execute("SELECT * FROM mail").fetchall() == [(ALICE, MESSAGE)]
+
+
+async def test_resources_are_reported(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with load("resources").app.running():
+        await trio.sleep(90)
+    assert capsys.readouterr().out == "0 messages taken, 0 refused\n"
 
 
 async def test_auth(script: Script, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ from .app.message import MessageStream as MessageStream
 from .app.message import MessageTooLarge as MessageTooLarge
 from .app.message import MessageUnparsable as MessageUnparsable
 from .app.message import StreamConsumed as StreamConsumed
+from .app.running import Running as Running
 from .app.session import Envelope as Envelope
 from .app.session import Session as Session
 from .app.session import TLSInfo as TLSInfo
@@ -59,8 +60,9 @@ from .protocol.sasl import Exchange as Exchange
 from .protocol.sasl import Mechanism as Mechanism
 from .protocol.sasl import SASLContext as SASLContext
 from .protocol.sasl import SecretNeeded as SecretNeeded
+from .server.running import run as run
 from .server.server import SMTPServer as SMTPServer
-from .server.server import serve as serve
+from .server.serving import serve as serve
 from .server.workers import Reload as Reload
 from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
@@ -114,6 +116,7 @@ __all__ = [
     "Reload",
     "Reply",
     "ReplyContext",
+    "Running",
     "SASLContext",
     "SMTPError",
     "SMTPServer",
@@ -131,6 +134,7 @@ __all__ = [
     "VerifyContext",
     "XClientCredentials",
     "create_context",
+    "run",
     "serve",
     "serve_workers",
 ]

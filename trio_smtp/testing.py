@@ -25,7 +25,6 @@ from email.message import Message
 from typing import Any, Literal
 
 import attrs
-import trio
 import trio.testing
 
 from .app.application import App
@@ -216,26 +215,38 @@ async def open_client(
     Raises:
         ValueError: `peer` is no IP address and port.
     """
-    server = SMTPServer(app, _configured(config, config_changes))
     ours, theirs = _stream_pair(peer)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        client = Client(ours)
-        client.server = server
-        client.session = await nursery.start(server.serve_stream, theirs)
+    async with _serving(SMTPServer(app, _configured(config, config_changes)), ours, theirs) as client:
+        if not client.server.config.implicit_tls:
+            await client.read_reply()
+        yield client
+
+
+@asynccontextmanager
+async def _serving(server: SMTPServer, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> AsyncIterator[Client]:
+    """Serve the stream beside the block. What either raises comes out bare: a failing test shows its own error."""
+    client = Client(ours)
+    failures: list[Exception] = []
+
+    async def serve(*, task_status: trio.TaskStatus[Session]) -> None:
         try:
-            if not server.config.implicit_tls:
-                await client.read_reply()
+            await server.serve_stream(theirs, task_status=task_status)
+        except Exception as exc:
+            failures.insert(0, exc)  # what the block raises may be a consequence
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        try:
+            client.server, client.session = server, await nursery.start(serve)
             yield client
         except Exception as exc:
-            # Raised again outside the nursery, which would put it into a group: a failing test shows its own error.
-            failure = exc
+            failures.append(exc)
             nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await client.aclose()
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]
 
 
 _ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([rnt0\\]))")
@@ -317,23 +328,12 @@ async def play(
         AssertionError: The server said something else, or more; the text names the transcript's line.
         ValueError: The transcript is malformed, or `peer` is no IP address and port.
     """
-    turns = _parse(transcript)
-    server = SMTPServer(app, _configured(config, config_changes))
     ours, theirs = _stream_pair(peer)
-    client = Client(ours)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        try:
-            await _take_turns(client, turns, cut, seed)
-            await ours.send_eof()
-            if rest := await client.read_to_end():
-                raise AssertionError(f"after the last line: the server said {rest!r}")
-        except Exception as exc:
-            failure = exc
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with _serving(SMTPServer(app, _configured(config, config_changes)), ours, theirs) as client:
+        await _take_turns(client, _parse(transcript), cut, seed)
+        await ours.send_eof()
+        if rest := await client.read_to_end():
+            raise AssertionError(f"after the last line: the server said {rest!r}")
 
 
 async def _take_turns(client: Client, turns: Iterable[_Turn], cut: Cut, seed: int) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import enum
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeVar
 
+from .base import BaseApp
+from .chains import CallNext, Chain, Filter, Middleware, Registered, compile_chain, logging_failures
 from .contexts import (
     AuthContext,
     ConnectContext,
@@ -27,21 +29,26 @@ from .contexts import (
 from .data_context import DataContext
 from .extension import Extension
 from .hooks import CloseContext, CommandContext, ReplyContext, TransactionEndContext
-from .returned import refuse_returned
+from .lifespan import Lifespan, Lifespans
+from .running import Running
 
-__all__ = ["App", "CallNext", "Chain", "Chains", "Filter", "Handler", "Middleware", "Phase", "Plugin"]
+__all__ = [
+    "App",
+    "CallNext",
+    "Chain",
+    "Chains",
+    "Filter",
+    "Handler",
+    "Middleware",
+    "Phase",
+    "Plugin",
+    "lifespans_of",
+]
 
 _logger = logging.getLogger("trio_smtp")
-_FAILED_AT_THE_END = "session=%s %s handler failed"
 
 C = TypeVar("C")
 
-#: What a middleware awaits to run the rest of the chain.
-CallNext = Callable[[], Awaitable[None]]
-#: A handler after which the chain goes on.
-Filter = Callable[[C], Awaitable[None]]
-#: A handler that awaits ``call_next()`` to run the rest of the chain; code after that runs on the way back.
-Middleware = Callable[[C, CallNext], Awaitable[None]]
 #: A filter or a middleware.
 Handler = Filter[C] | Middleware[C]
 #: Registers its handlers with the App it is given.
@@ -60,6 +67,7 @@ _Close = TypeVar("_Close", bound=Handler[CloseContext])
 _Command = TypeVar("_Command", bound=Handler[CommandContext])
 _Reply = TypeVar("_Reply", bound=Handler[ReplyContext])
 _End = TypeVar("_End", bound=Handler[TransactionEndContext])
+_Lifespan = TypeVar("_Lifespan", bound=Lifespan)
 
 
 class Phase(enum.StrEnum):
@@ -84,18 +92,13 @@ class Phase(enum.StrEnum):
     TRANSACTION_END = "on_transaction_end"
 
 
-#: All handlers of a phase in one: call it with the phase's context and await what it returns.
-Chain = Callable[[Any], Awaitable[None]]
 #: Phases at whose end nothing can be refused any more.
 _ENDS = frozenset({Phase.CLOSE, Phase.TRANSACTION_END})
 #: The chains of an App; a phase without handlers has none.
 Chains = Mapping[Phase, Chain]
 
-# A handler, and whether it is a middleware.
-_Registered = tuple[Callable[..., Awaitable[None]], bool]
 
-
-class App:
+class App(BaseApp):
     """The handlers of a mail server.
 
     Handlers run in the order they were registered, the first outermost. Two shapes are told apart by their
@@ -109,11 +112,62 @@ class App:
     """
 
     def __init__(self) -> None:
-        self.state: SimpleNamespace = SimpleNamespace()
-        self._handlers: dict[Phase, list[_Registered]] = {phase: [] for phase in Phase}
+        super().__init__()
+        self._handlers: dict[Phase, list[Registered]] = {phase: [] for phase in Phase}
         # None until `freeze`.
         self._chains: Chains | None = None
         self.extensions: list[Extension] = []
+        self._lifespans = Lifespans(self)
+
+    def lifespan(self, function: _Lifespan) -> _Lifespan:
+        """Register what lives as long as the App is served: a database, a client of another service, background tasks.
+
+        Each process that serves enters the lifespans once, in the order of registration, before the first listener
+        accepts, and leaves them in reverse after the last connection has ended. An error at entry comes out of `serve`,
+        and nothing was accepted. An error that ends serving, cancellation included, is raised at the ``yield``.
+
+        Args:
+            function: An async generator function with one ``yield``, or a function that returns an async context
+                manager. It is called with a `Running`.
+
+        Returns:
+            The function, unchanged.
+
+        Raises:
+            TypeError: It is neither; the text says what to write.
+            RuntimeError: Serving has begun.
+
+        Cancellation:
+            Leaving is shielded, for `Config.lifespan_timeout` at most.
+
+        Example:
+            >>> @app.lifespan
+            ... async def database(running: Running) -> AsyncIterator[None]:
+            ...     async with open_database() as running.app.state.database:
+            ...         yield
+        """
+        if self._chains is not None:
+            raise RuntimeError("lifespan: register lifespans before serving begins")
+        self._lifespans.add(function)
+        return function
+
+    def running(self, *, timeout: float = 30) -> AbstractAsyncContextManager[Running]:
+        """Enter the lifespans around several `SMTPServer` objects; ends registration.
+
+        Any ``serve_*`` call of any server of this App may begin inside the block. At its end the servers that still
+        serve are drained, and cancelled when their `drain_timeout` is over; when the block raises, they are cancelled.
+
+        Args:
+            timeout: Seconds for leaving the lifespans.
+
+        Returns:
+            An async context manager that gives a `Running`.
+
+        Raises:
+            RuntimeError: The lifespans are entered already.
+        """
+        self.freeze()
+        return self._lifespans.running(timeout)
 
     def on_connect(self, handler: _Connect) -> _Connect:
         """Register a handler for new connections, before the 220. Default refusal: 550."""
@@ -230,7 +284,9 @@ class App:
         """
         if self._chains is None:
             self._chains = {
-                phase: _compile([_logging(phase, each) for each in handlers] if phase in _ENDS else handlers)
+                phase: compile_chain(
+                    [logging_failures(phase, each) for each in handlers] if phase in _ENDS else handlers
+                )
                 for phase, handlers in self._handlers.items()
                 if handlers
             }
@@ -241,6 +297,11 @@ class App:
             raise RuntimeError(f"{phase.value}: register handlers before serving begins")
         self._handlers[phase].append((handler, _is_middleware(phase, handler)))  # type: ignore[arg-type]
         return handler
+
+
+def lifespans_of(app: App) -> Lifespans:
+    """The lifespans of an App, for those who serve it."""
+    return app._lifespans  # noqa: SLF001 - what a server asks of an App, and a program does not
 
 
 def _is_middleware(phase: Phase, handler: Any) -> bool:
@@ -261,79 +322,3 @@ def _is_middleware(phase: Phase, handler: Any) -> bool:
     if len(needed) != len(positional) or len(positional) not in (1, 2):
         raise TypeError(f"{phase.value}: {name}{inspect.signature(handler)} has the wrong parameters; {wanted}")
     return len(positional) == 2
-
-
-def _compile(handlers: Sequence[_Registered]) -> Chain:
-    """Make one chain of a phase's handlers, from the last to the first."""
-    steps: list[Chain] = []
-    for handler, middleware in reversed(handlers):
-        if middleware:
-            steps = [_around(handler, _in_order(steps))]  # the middleware decides about all steps after it
-        else:
-            steps.insert(0, handler)
-    return _in_order(steps)
-
-
-def _in_order(steps: Sequence[Chain]) -> Chain:
-    if len(steps) == 1:
-        return steps[0]
-
-    async def run(context: Any) -> None:
-        for step in steps:
-            returned: object = await step(context)  # type: ignore[func-returns-value] # None, unless written wrongly
-            if returned is not None:
-                refuse_returned(context, returned)
-
-    return run
-
-
-def _around(middleware: Middleware[Any], rest: Chain) -> Chain:
-    def run(context: Any) -> Awaitable[None]:
-        called = False
-
-        async def call_next() -> None:
-            nonlocal called
-            if called:
-                raise RuntimeError("call_next() was called twice")
-            called = True
-            returned: object = await rest(context)  # type: ignore[func-returns-value] # None, unless written wrongly
-            if returned is not None:
-                refuse_returned(context, returned)
-
-        return middleware(context, call_next)  # the caller awaits it: an `async def run` would be one coroutine more
-
-    return run
-
-
-def _logging(phase: Phase, registered: _Registered) -> _Registered:
-    """Wrap a handler of a phase that cannot refuse: what it raises is logged, and the handlers after it run, once."""
-    handler, middleware = registered
-
-    async def run_filter(context: CloseContext | TransactionEndContext) -> None:
-        try:
-            returned: object = await handler(context)  # type: ignore[func-returns-value]
-            if returned is not None:
-                refuse_returned(context, returned)
-        except Exception:
-            _logger.exception(_FAILED_AT_THE_END, context.session.id, phase.value)
-
-    async def run_middleware(context: CloseContext | TransactionEndContext, call_next: CallNext) -> None:
-        called = False
-
-        async def note_call() -> None:
-            nonlocal called
-            called = True
-            await call_next()
-
-        try:
-            returned: object = await handler(context, note_call)  # type: ignore[func-returns-value]
-            if returned is not None:
-                refuse_returned(context, returned)
-        except Exception:
-            _logger.exception(_FAILED_AT_THE_END, context.session.id, phase.value)
-        else:
-            return
-        if not called:  # the middleware failed before it went on, so the others have not run yet
-            await call_next()
-
-    return (run_middleware if middleware else run_filter), middleware

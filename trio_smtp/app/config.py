@@ -188,6 +188,7 @@ class Config(ShowsFields):
         send_timeout: For the client to take what was sent.
         session_timeout: For a whole session; None: no limit.
         drain_timeout: For transactions in flight after `SMTPServer.drain`.
+        lifespan_timeout: For leaving the App's lifespans, all together; see `App.lifespan`.
         greeting_delay: Waited before the greeting; a client that talks first gets 421. 0: off.
         max_connections: Connections at a time (421 4.3.2).
         max_connections_per_host: The same for one address (421 4.7.0); None: no limit.
@@ -262,6 +263,7 @@ class Config(ShowsFields):
     send_timeout: float = _seconds(60)
     session_timeout: float | None = attrs.field(default=None, validator=_number(0.001, whole=False, optional=True))
     drain_timeout: float = _seconds(30, least=0)
+    lifespan_timeout: float = _seconds(30)
     greeting_delay: float = _seconds(0, least=0)
 
     max_connections: int = _count(1000)

@@ -13,6 +13,7 @@ from trio_smtp.protocol.errors import SMTPError
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.values import ShowsFields
 
+from .base import BaseApp
 from .session import Envelope, Session
 
 __all__ = [
@@ -40,6 +41,11 @@ class Context(ShowsFields):
     _reply: Reply
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Refused")
+
+    @property
+    def app(self) -> BaseApp:
+        """The App; ``app.state`` has what lifespans and handlers share."""
+        return self.session.app
 
     @property
     def envelope(self) -> Envelope:

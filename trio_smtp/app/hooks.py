@@ -9,6 +9,7 @@ import attrs
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.values import ShowsFields
 
+from .base import BaseApp
 from .contexts import Context
 from .session import Envelope, Session
 
@@ -68,6 +69,11 @@ class ReplyContext(ShowsFields):
     closes: bool = attrs.field(default=False, init=False)
 
     @property
+    def app(self) -> BaseApp:
+        """The App; ``app.state`` has what lifespans and handlers share."""
+        return self.session.app
+
+    @property
     def envelope(self) -> Envelope:
         """The envelope of the session's transaction; one without a sender when none is in progress."""
         return self.session.envelope
@@ -110,6 +116,11 @@ class TransactionEndContext(ShowsFields):
     envelope: Envelope
     reason: TransactionEndReason
 
+    @property
+    def app(self) -> BaseApp:
+        """The App; ``app.state`` has what lifespans and handlers share."""
+        return self.session.app
+
 
 @attrs.frozen(eq=False, repr=False)
 class CloseContext(ShowsFields):
@@ -122,6 +133,11 @@ class CloseContext(ShowsFields):
 
     session: Session
     reason: CloseReason
+
+    @property
+    def app(self) -> BaseApp:
+        """The App; ``app.state`` has what lifespans and handlers share."""
+        return self.session.app
 
     @property
     def envelope(self) -> Envelope:

@@ -16,6 +16,8 @@ from trio_smtp.protocol.parameters import DeliverBy, DSNEnvelope
 from trio_smtp.protocol.proxy import ProxyHeader
 from trio_smtp.protocol.values import KeepsData, ShowsFields
 
+from .base import BaseApp
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -154,6 +156,18 @@ class Session(Abortable, ShowsFields):
     lmtp: bool = False
     error: str | None = None
     data: dict[str, object] = attrs.field(factory=dict)
+    _app: BaseApp | None = attrs.field(default=None, repr=False)
+
+    @property
+    def app(self) -> BaseApp:
+        """The App that serves the client.
+
+        Raises:
+            RuntimeError: No server has made this session.
+        """
+        if self._app is None:
+            raise RuntimeError("app: this Session was made without a server, so no App serves it")
+        return self._app
 
     @property
     def tls(self) -> TLSInfo | None:

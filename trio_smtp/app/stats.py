@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import attrs
 
 from trio_smtp.protocol.values import ShowsFields
 
-__all__ = ["Stats"]
+__all__ = ["Stats", "total"]
 
 
 @attrs.define(eq=False, repr=False)
@@ -42,3 +43,12 @@ class Stats(ShowsFields):
     messages_incomplete: int = 0
     octets_received: int = 0
     replies: Counter[int] = attrs.field(factory=Counter)
+
+
+def total(several: Iterable[Stats]) -> Stats:
+    """Add the counters of several servers; returns new ones."""
+    together = Stats()
+    for stats in several:
+        for field in attrs.fields(Stats):
+            setattr(together, field.name, getattr(together, field.name) + getattr(stats, field.name))
+    return together

@@ -11,8 +11,10 @@ from typing import Any
 
 import trio
 
-from trio_smtp import App, Config, SMTPServer, serve
+from trio_smtp import App, Config, SMTPServer
+from trio_smtp.net.nurseries import open_bare_nursery
 from trio_smtp.server.processes import System
+from trio_smtp.server.serving import serve_servers
 from trio_smtp.server.shared_sockets import listen_all
 from trio_smtp.server.supervisor import Supervisor
 
@@ -36,7 +38,7 @@ def show(text: str) -> None:
 
 
 async def serve_all(
-    app: App, configs: Sequence[Config], what: str, *, serve: Callable[..., Awaitable[None]] = serve
+    app: App, configs: Sequence[Config], what: str, *, serve: Callable[..., Awaitable[None]] = serve_servers
 ) -> int:
     """Serve the App under every Config until signals end it.
 
@@ -44,7 +46,7 @@ async def serve_all(
         app: The handlers.
         configs: One for each listener.
         what: The first line that is printed when all of them listen.
-        serve: Serves one listener, as `trio_smtp.serve` does.
+        serve: Serves all servers, as `serve_servers` does.
 
     Returns:
         The exit code.
@@ -52,41 +54,39 @@ async def serve_all(
     Raises:
         CommandError: An address cannot be had; nothing is served.
     """
-    group = _Group(len(configs))
-    failure: CommandError | None = None
-    async with trio.open_nursery() as nursery:
+    group = _Group([SMTPServer(app, config) for config in configs])
+
+    def started() -> None:
+        group.accept()
+        _announce([(server.config, _addresses_of(server)) for server in group.servers], what)
+
+    async with open_bare_nursery() as nursery:
         await nursery.start(group.obey_signals, nursery)
-        async with trio.open_nursery() as serving:
-            for config in configs:
-                try:
-                    group.servers.append(await serving.start(serve, app, config))
-                except (OSError, ValueError) as error:  # a ValueError: the host is no name
-                    failure = _cannot_listen(config, error)
-                    nursery.cancel_scope.cancel()
-                    break
-            else:
-                _announce([(server.config, _addresses_of(server)) for server in group.servers], what)
+        await serve(group.servers, started, explain=lambda server, error: _cannot_listen(server.config, error))
         nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
     return group.status
 
 
 class _Group:
     """The servers of one process, and what signals do to them."""
 
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self.servers: list[SMTPServer] = []
+    def __init__(self, servers: list[SMTPServer]) -> None:
+        self.servers = servers
+        # All of them accept connections.
+        self._accepting = False
         #: The exit code.
         self.status = 0
+
+    def accept(self) -> None:
+        """From now on there is something to drain."""
+        self._accepting = True
 
     async def obey_signals(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
         """Drain at the first signal, and cancel the nursery at the second one, or at the first while servers start."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             number = await self._next_but_hangups(signals)
-            if len(self.servers) == self._wanted:
+            if self._accepting:
                 _show_finishing()
                 for server in self.servers:
                     server.drain()

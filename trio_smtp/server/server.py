@@ -1,4 +1,4 @@
-"""SMTPServer: listeners, limits, drain; and `serve`."""
+"""SMTPServer: listeners, limits, drain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from trio_smtp.app.application import App, Phase
+from trio_smtp.app.application import App, Phase, lifespans_of
 from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
@@ -30,7 +30,7 @@ from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.networks import canonical
 from trio_smtp.protocol.replies import Reply
 
-__all__ = ["SMTPServer", "serve"]
+__all__ = ["SMTPServer", "close_listeners", "open_listeners"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -201,20 +201,30 @@ class SMTPServer:
         Args:
             listeners: Any trio listeners.
             task_status: ``started()`` gives them.
+
+        Raises:
+            RuntimeError: Another call serves the App, which has lifespans; see `App.running`.
         """
-        self.listeners.extend(listeners)
+        self.listeners.extend(listener for listener in listeners if listener not in self.listeners)
         try:
-            with Outbox().at_work() as outbox:
-                async with self._watching() as watch, trio.open_nursery() as nursery:
-                    start = partial(self._start, nursery=nursery, watch=watch)
-                    with self._accepting_scope():
-                        async with trio.open_nursery() as acceptors:
-                            for listener in listeners:
-                                acceptors.start_soon(accept, listener, start, outbox)
-                            task_status.started(list(listeners))  # type: ignore[arg-type]
-                    await self._close_listeners(listeners)
+            async with lifespans_of(self.app).around(self):
+                await self._serve_listeners(listeners, task_status)
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+            await close_listeners(self, listeners)
+
+    async def _serve_listeners(
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        task_status: trio.TaskStatus[list[trio.SocketListener]],
+    ) -> None:
+        with Outbox().at_work() as outbox:
+            async with self._watching() as watch, trio.open_nursery() as nursery:
+                start = partial(self._start, nursery=nursery, watch=watch)
+                with self._accepting_scope():
+                    async with trio.open_nursery() as acceptors:
+                        for listener in listeners:
+                            acceptors.start_soon(accept, listener, start, outbox)
+                        task_status.started(list(listeners))  # type: ignore[arg-type]
                 await self._close_listeners(listeners)
 
     @contextmanager
@@ -244,12 +254,22 @@ class SMTPServer:
         Args:
             stream: Any trio stream, an in-memory one included.
             task_status: ``started()`` gives the Session.
+
+        Raises:
+            RuntimeError: Another call serves the App, which has lifespans; see `App.running`.
         """
-        session = _session_of(stream, lmtp=self.config.lmtp)
-        connection = self._new_connection(stream, session, self._places.take_anyway(session.remote_address))
-        task_status.started(session)
-        async with self._watching() as watch:
-            await connection.run(watch, self._forget)
+        begun = False
+        try:
+            async with lifespans_of(self.app).around(self):
+                session = self._session_of(stream)
+                connection = self._new_connection(stream, session, self._places.take_anyway(session.remote_address))
+                task_status.started(session)
+                async with self._watching() as watch:
+                    begun = True
+                    await connection.run(watch, self._forget)
+        finally:
+            if not begun:
+                await trio.aclose_forcefully(stream)
 
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[Watch]:
@@ -274,7 +294,7 @@ class SMTPServer:
 
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
-        session = _session_of(stream, lmtp=self.config.lmtp)
+        session = self._session_of(stream)
         place = self._places.take(session.remote_address)
         if isinstance(place, Place):
             nursery.start_soon(self._new_connection(stream, session, place).run, watch, self._forget)
@@ -283,6 +303,18 @@ class SMTPServer:
         logger.warning("peer=%s refused: %s", session.remote_address, place.text, extra=facts(session, "refused"))
         nursery.start_soon(self._refuse, stream, None if self._refusals >= _MAX_REFUSALS else place)
         self._refusals += 1
+
+    def _session_of(self, stream: trio.abc.Stream) -> Session:
+        """A session that knows who is at the other end, where the stream does."""
+        session = Session(lmtp=self.config.lmtp, app=self.app)
+        endpoints = endpoints_of(stream)
+        if endpoints.remote is not None:
+            session.remote_address, session.remote_port = canonical(endpoints.remote[0]), endpoints.remote[1]
+            session.original_peer = session.remote_address, session.remote_port
+            session.client_hostname = f"[{session.remote_address}]"
+        if endpoints.local is not None:
+            session.local_address, session.local_port = canonical(endpoints.local[0]), endpoints.local[1]
+        return session
 
     def _new_connection(self, stream: trio.abc.Stream, session: Session, place: Place) -> Connection:
         """Count a connection from here on: the task that serves it begins later, and a limit must hold now."""
@@ -316,38 +348,20 @@ class SMTPServer:
                 await close(stream)
 
 
-def _session_of(stream: trio.abc.Stream, *, lmtp: bool) -> Session:
-    """A session that knows who is at the other end, where the stream does."""
-    session = Session(lmtp=lmtp)
-    endpoints = endpoints_of(stream)
-    if endpoints.remote is not None:
-        session.remote_address, session.remote_port = canonical(endpoints.remote[0]), endpoints.remote[1]
-        session.original_peer = session.remote_address, session.remote_port
-        session.client_hostname = f"[{session.remote_address}]"
-    if endpoints.local is not None:
-        session.local_address, session.local_port = canonical(endpoints.local[0]), endpoints.local[1]
-    return session
-
-
-async def serve(
-    app: App,
-    config: Config | None = None,
-    *,
-    task_status: trio.TaskStatus[SMTPServer] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Open the listeners the Config names and serve until cancelled or drained.
-
-    Args:
-        app: The handlers.
-        config: None: a `Config` with its defaults.
-        task_status: ``started()`` gives the `SMTPServer`.
+async def open_listeners(server: SMTPServer) -> list[trio.SocketListener]:
+    """Open the listeners that a server's Config names; they are in ``server.listeners`` from now on.
 
     Raises:
-        OSError: An address cannot be had.
+        OSError: The address cannot be had.
+        ValueError: The host is no name.
     """
-    server = SMTPServer(app, config)
     path = server.config.unix_path
     listeners = await server.listen_tcp() if path is None else [server.listen_unix(path)]
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.serve_listeners, listeners)
-        task_status.started(server)
+    server.listeners.extend(listeners)
+    return listeners
+
+
+async def close_listeners(server: SMTPServer, listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> None:
+    """Close those of these listeners that are still open, and remove the files of Unix sockets."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _REFUSAL_LIMIT):
+        await server._close_listeners(listeners)  # noqa: SLF001 - for those of this folder that open them

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from .server import SMTPServer
+from .server import SMTPServer, close_listeners
+from .serving import serve_listening
 
 __all__ = ["DRAIN", "RELOAD", "STOP", "Reload", "work"]
 
@@ -44,10 +45,7 @@ async def work(
         if reload_first:
             with worker.first_load:
                 await worker.load_anew()
-        async with trio.open_nursery() as serving:
-            for server, sockets in served:
-                listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-                await serving.start(server.serve_listeners, listeners)
+        await worker.serve(served)
         nursery.cancel_scope.cancel()
 
 
@@ -61,10 +59,31 @@ class _Worker:
         self._reloading = trio.Lock()
         #: Around the reload before serving; a drain does not wait for it.
         self.first_load = trio.CancelScope()
+        # Around serving, as long as lifespans are being entered: a drain does not wait for that either.
+        self._starting: trio.CancelScope | None = None
+
+    async def serve(self, served: Sequence[tuple[SMTPServer, Sequence[socket.socket]]]) -> None:
+        """Serve to the end; see `work`."""
+        listening = []
+        for server, sockets in served:
+            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+            server.listeners.extend(listeners)
+            listening.append((server, listeners))
+        try:
+            with trio.CancelScope() as self._starting:
+                await serve_listening(listening, self._started)
+        finally:
+            for server, listeners in listening:
+                await close_listeners(server, listeners)
+
+    def _started(self) -> None:
+        self._starting = None
 
     def drain(self) -> None:
         """Drain all servers."""
         self.first_load.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
         for server in self._servers:
             server.drain()
 
