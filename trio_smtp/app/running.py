@@ -71,8 +71,8 @@ class Running:
     __slots__ = ("_calls", "app", "nursery")
 
     def __init__(self, app: BaseApp, nursery: trio.Nursery, calls: Mapping[Server, int]) -> None:
-        self.app = app
-        self.nursery = nursery
+        self.app: BaseApp = app
+        self.nursery: trio.Nursery = nursery
         self._calls = calls
 
     @property

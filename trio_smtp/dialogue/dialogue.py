@@ -58,7 +58,7 @@ class Chunks:
     __slots__ = ("_began", "_octets", "recipients", "refusal")
 
     def __init__(self, began: float, recipients: int, refusal: Reply | None = None) -> None:
-        self.recipients = recipients
+        self.recipients: int = recipients
         self._began = began
         self._octets = 0
         self.refusal = refusal

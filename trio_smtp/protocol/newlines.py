@@ -147,7 +147,7 @@ class LineMeter:
     __slots__ = ("_length", "longest")
 
     def __init__(self, longest: int) -> None:
-        self.longest = longest
+        self.longest: int = longest
         self._length = 0
 
     def begin(self) -> None:
