@@ -16,6 +16,7 @@ from trio_smtp import (
     CommandContext,
     ConnectContext,
     DataContext,
+    DataStartContext,
     Extension,
     MailFromContext,
     Reply,
@@ -690,3 +691,65 @@ async def test_a_refused_chunk_whose_end_is_not_known_ends_the_session() -> None
         assert (await client.command(b"BDAT \xff")).code == 450
         assert await closed(client)
     assert reasons == ["abuse"]
+
+
+# --- what all of them have ---
+
+
+async def test_replies_and_ends_know_their_app() -> None:
+    app, _ = mail_app()
+    seen: list[object] = []
+
+    @app.on_reply
+    async def reply(ctx: ReplyContext) -> None:
+        seen.append(ctx.app)
+
+    @app.on_transaction_end
+    async def end(ctx: TransactionEndContext) -> None:
+        seen.append(ctx.app)
+
+    async with open_client(app) as client:
+        assert (await send(client)).code == 503
+        await client.ehlo()
+        assert (await send(client)).code == 250
+    assert len(seen) > 5
+    assert all(each is app for each in seen)
+
+
+async def test_a_chunk_of_a_refused_message_may_be_refused_by_its_command_too() -> None:
+    app, taken = mail_app()
+    commands = 0
+
+    @app.on_data_start
+    async def begin(ctx: DataStartContext) -> None:
+        ctx.reject("Not now", 450, enhanced="4.2.0")
+
+    @app.on_command
+    async def command(ctx: CommandContext) -> None:
+        nonlocal commands
+        commands += ctx.verb == "BDAT"
+        if commands == 2:
+            ctx.reject("No chunks", 550, enhanced="5.7.1")
+
+    async with open_client(app) as client:
+        await start_transaction(client)
+        await client.send_bytes(b"BDAT 3\r\noneBDAT 3\r\ntwoBDAT 5 LAST\r\nthreeNOOP\r\n")
+        assert [(await client.read_reply()).code for _ in range(4)] == [450, 550, 450, 250]
+    assert taken == []
+
+
+async def test_a_message_for_nobody_names_nobody_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    @app.on_data
+    async def filter_out(ctx: DataContext) -> None:
+        ctx.envelope.rcpt_to.clear()
+        await ctx.stream.discard()
+
+    caplog.set_level("INFO", logger="trio_smtp")
+    async with open_client(app) as client:
+        await client.ehlo()
+        assert (await send(client)).code == 250
+    (line,) = [line for line in logged(caplog, 20) if " message from=" in line]
+    assert " recipients=0 " in line
+    assert " to=" not in line
