@@ -24,6 +24,7 @@ from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
 from trio_smtp.net.server_names import note_server_names
+from trio_smtp.net.steady_log import steady_loggers
 from trio_smtp.net.tls_object import improve
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
@@ -56,6 +57,7 @@ class SMTPServer:
     def __init__(self, app: App, config: Config | None = None) -> None:
         if not isinstance(app, App):
             raise TypeError(f"app must be an App, not {app!r}")
+        steady_loggers()
         self.app = app
         self.config: Config = Config() if config is None else config
         self._service = Service(app, self.config)
