@@ -29,6 +29,7 @@ __all__ = [
     "MessageTooLarge",
     "MessageUnparsable",
     "StreamConsumed",
+    "has_begun",
 ]
 
 
@@ -111,11 +112,6 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     def finished(self) -> bool:
         """A handler has read the message to its end, or discarded the rest on purpose."""
         return self._body.finished
-
-    @property
-    def begun(self) -> bool:
-        """Reading has begun, in whatever way."""
-        return self._begun or self._consumed
 
     def tap(self, callback: Callable[[bytes], None]) -> None:
         """See the octets without consuming them.
@@ -303,3 +299,8 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """
         self._body.close()
         await trio.lowlevel.checkpoint()
+
+
+def has_begun(stream: MessageStream) -> bool:
+    """Whether reading a stream has begun, in whatever way."""
+    return stream._begun or stream._consumed  # noqa: SLF001 - for what puts another stream in its place

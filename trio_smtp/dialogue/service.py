@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache
 
-from trio_smtp.app.application import App, Chains, Phase
+from trio_smtp.app.application import App, Chains, Phase, chains_of
 from trio_smtp.app.config import Config
 from trio_smtp.app.stats import Stats
 from trio_smtp.protocol.replies import Reply
@@ -60,7 +60,7 @@ class Service:
     def __init__(self, app: App, config: Config) -> None:
         self.config: Config = config
         self.stats: Stats = Stats()
-        self.chains: Chains = app.freeze()
+        self.chains: Chains = chains_of(app)
         self.capabilities: Capabilities = Capabilities(config, self.chains, app.extensions)
         self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
         self.hello: Reply = Reply(250, config.hostname)
