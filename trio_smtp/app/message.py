@@ -85,10 +85,12 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_begun", "_body", "_consumed", "_taps")
+    __slots__ = ("_begun", "_body", "_consumed", "_source", "_taps")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
+        # Whose channel the chunks come from; None: `_next` gives them. A `_next` for all would be a coroutine a chunk.
+        self._source = body
         self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
@@ -139,21 +141,34 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         the scheduler.
         """
         self._begun = True
-        await checkpoint_if_cancelled()
-        body = self._body
-        chunk = self._take(body) if body.left is not None else await self._wait(body)
+        source = self._source
+        if source is None:
+            chunk = await self._next()
+        else:
+            await checkpoint_if_cancelled()
+            chunk = self._take(source) if source.left is not None else await self._wait(source)
         if not chunk:
             raise trio.EndOfChannel
         return chunk
 
     async def __anext__(self) -> bytes:
         self._begun = True
-        await checkpoint_if_cancelled()
-        body = self._body
-        chunk = self._take(body) if body.left is not None else await self._wait(body)
+        source = self._source
+        if source is None:
+            chunk = await self._next()
+        else:
+            await checkpoint_if_cancelled()
+            chunk = self._take(source) if source.left is not None else await self._wait(source)
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+    async def _next(self) -> bytes:
+        """Return the next chunk, or ``b""`` at the end, of a stream that has no channel.
+
+        A subclass whose chunks come from elsewhere sets ``_source = None`` and overrides this method.
+        """
+        raise trio.ClosedResourceError
 
     def _take(self, body: Body) -> bytes:
         """Return the next chunk of a message that is in the channel as a whole, or ``b""`` at its end."""
