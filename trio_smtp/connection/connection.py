@@ -44,7 +44,7 @@ from trio_smtp.protocol.replies import Reply
 from .clock import COMMAND, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
 from .ending import finish, last_words, leave, run_last_handlers
 from .handlers import Handlers
-from .handshake import shake_hands
+from .handshake import TLS, shake_hands
 from .hooks import reply_handlers, settle
 from .opening import open_connection
 from .places import Place
@@ -63,6 +63,7 @@ class Connection:
 
     Args:
         service: What the server's sessions share.
+        tls: What its handshakes use.
         stream: The client's stream; closed at the end.
         session: The client's session.
         place: Where the connection is counted.
@@ -80,16 +81,18 @@ class Connection:
         "_reason",
         "_receiver",
         "_steps",
+        "_tls",
         "_transfer",
         "_wire",
         "session",
     )
 
-    def __init__(self, service: Service, stream: trio.abc.Stream, session: Session, place: Place) -> None:
+    def __init__(self, service: Service, tls: TLS, stream: trio.abc.Stream, session: Session, place: Place) -> None:
         config = service.config
         now = trio.lowlevel.current_clock().current_time
         self.session: Session = session
         self._place = place
+        self._tls = tls
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
         session._call_to_abort(clock.abort)
@@ -124,7 +127,7 @@ class Connection:
         try:
             with clock.scope:
                 try:
-                    await open_connection(self._wire, clock, self._dialogue, self._place)
+                    await open_connection(self._wire, self._tls, clock, self._dialogue, self._place)
                     await self._drive()
                 finally:
                     self._steps.close()  # runs what a SASL mechanism has in its `finally`, which may raise anything
@@ -223,7 +226,7 @@ class Connection:
 
     async def _shake_hands(self, step: ShakeHands) -> None:
         await self._wire.flush()
-        step.info = await shake_hands(self._wire, self._clock, self._dialogue, HANDSHAKE)
+        step.info = await shake_hands(self._wire, self._tls, self._clock, self._dialogue, HANDSHAKE)
 
     def _leave(self, step: Leave) -> Awaitable[None]:
         self._reason = step.reason
