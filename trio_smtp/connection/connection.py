@@ -81,6 +81,7 @@ class Connection:
         "_reason",
         "_receiver",
         "_steps",
+        "_task",
         "_tls",
         "_transfer",
         "_wire",
@@ -102,6 +103,8 @@ class Connection:
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
         self._receiver = BodyReceiver(wire, dialogue, clock)
         self._steps: Steps[None] = converse(dialogue)
+        # The one that serves the connection; None before it does.
+        self._task: trio.lowlevel.Task | None = None
         # The message whose chunks are coming.
         self._transfer: Transfer | None = None
         self._reason: CloseReason = "cancelled"
@@ -109,7 +112,10 @@ class Connection:
     def drain(self, seconds: float) -> None:
         """Let a transaction in flight end, within so many seconds, and then say 421; an idle client hears it now."""
         self._dialogue.drain()
+        # A program's parser of parameters, or what says whether an extension is available, may call this method in the
+        # connection's own task: the command is not answered yet, though no handlers are awaited.
         idle = self._clock.activity.idle and not self._dialogue.machine.in_transaction
+        idle = idle and trio.lowlevel.current_task() is not self._task
         self._clock.drain(seconds, at_once=idle)
 
     async def run(self, watch: Watch, ended: Callable[[Connection], None]) -> None:
@@ -123,6 +129,7 @@ class Connection:
             ended: Called at the end, whatever happens.
         """
         clock, words = self._clock, None
+        self._task = trio.lowlevel.current_task()
         watch.begin(self._wire)
         try:
             with clock.scope:
