@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import runpy
@@ -29,7 +30,7 @@ from trio_smtp.testing import Client, open_client
 from .conftest import CertificateFiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel")
+SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel", "spool")
 MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
 ALICE = "alice@example.com"
 
@@ -131,6 +132,29 @@ async def test_domain_filter(capsys: pytest.CaptureFixture[str]) -> None:
         await client.command("RSET")
         assert (await client.send_message(ALICE, ["bob@EXAMPLE.net", "eve@elsewhere.example"], MESSAGE)).code == 250
     assert capsys.readouterr().out == "{'refused': 2, 'accepted': 1}\n"
+
+
+async def test_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = (
+        b'Content-Type: application/octet-stream; name="x"\r\nContent-Disposition: attachment; filename="A.EXE"\r\n'
+    )
+    large = MESSAGE + b"0123456789\r\n" * 100_000  # in a temporary file
+    async with open_client(load("spool").app) as client:
+        await client.ehlo()
+        refused = await client.send_message(ALICE, ["bob@example.com"], program + MESSAGE)
+        assert (refused.code, refused.enhanced, refused.text) == (550, "5.7.1", "Programs are not taken")
+        for body in (MESSAGE, large):  # two messages of one connection are two
+            assert (await client.send_message(ALICE, ["bob@example.com"], body)).code == 250
+        await client.command(f"MAIL FROM:<{ALICE}>")
+        await client.command("RCPT TO:<bob@example.com>")
+        await client.command("DATA")
+        await client.send_bytes(b"Subject: half")
+    stored = sorted((path.read_bytes() for path in Path("mail").rglob("*") if path.is_file()), key=len)
+    assert len(stored) == 2  # and half a message is none
+    for message, body in zip(stored, (MESSAGE, large), strict=True):
+        field = b"X-Checksum: sha256=%s\r\n" % hashlib.sha256(body).hexdigest().encode()
+        assert message.endswith(field + body)
 
 
 async def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
