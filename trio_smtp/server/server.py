@@ -148,11 +148,13 @@ class SMTPServer:
             OSError: The address cannot be had.
         """
         config = self.config
-        return await trio.open_tcp_listeners(
-            config.port if port is None else port,
-            host=config.host if host is None else host,
-            backlog=config.backlog,
-        )
+        port = config.port if port is None else port
+        host = config.host if host is None else host
+        try:
+            return await trio.open_tcp_listeners(port, host=host, backlog=config.backlog)
+        except OSError as exc:
+            exc.add_note(f"it was to listen on {host=}, {port=}")
+            raise
 
     async def serve_unix(
         self,
