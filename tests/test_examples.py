@@ -162,9 +162,14 @@ async def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     module = load("resources")
     async with open_client(module.app) as client:
         await client.ehlo()
-        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
-    with closing(sqlite3.connect("mail.db")) as database:
-        assert database.execute("SELECT * FROM mail").fetchall() == [(ALICE, MESSAGE)]
+        for _ in range(2):  # two messages of one connection are two
+            assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+        await client.command(f"MAIL FROM:<{ALICE}>")
+        await client.command("RCPT TO:<bob@example.com>")
+        await client.command("DATA")
+        await client.send_bytes(b"Subject: half")
+    with closing(sqlite3.connect("mail.db")) as database:  # and half a message is none
+        assert database.execute("SELECT * FROM mail").fetchall() == [(ALICE, MESSAGE)] * 2
 
 
 async def test_resources_are_reported(
