@@ -183,8 +183,8 @@ def example_cases() -> dict[str, Case]:
             example("test_my_handlers"), config(), (*lines("HELO me"), *transaction(ALICE, carol, "bob@x"), *bye)
         ),
     }
-    # resources.py writes a database; tests/test_examples.py runs it.
-    assert {*cases, "resources"} == {path.stem for path in EXAMPLES.glob("*.py")}
+    # These two write files; tests/test_examples.py runs them.
+    assert {*cases, "resources", "spool"} == {path.stem for path in EXAMPLES.glob("*.py")}
     return cases
 
 
