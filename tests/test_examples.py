@@ -227,20 +227,26 @@ async def test_starttls_without_files_makes_a_certificate(
         assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_memory_channel(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_memory_channel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module = load("memory_channel")
-    send_channel, receive_channel = trio.open_memory_channel[Any](1)
-    async with open_client(module.make_app(send_channel)) as client, trio.open_nursery() as nursery:
+    begin = trio.Event()
+
+    async def work_later(messages: trio.MemoryReceiveChannel[Any], work: Callable[..., Any] = module.work) -> None:
+        await begin.wait()
+        await work(messages)
+
+    monkeypatch.setattr(module, "HELD", 1)
+    monkeypatch.setattr(module, "work", work_later)
+    async with open_client(module.app) as client, trio.open_nursery() as nursery:
         await client.ehlo()
         assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
         # The channel is full now: the next message is not accepted before the worker begins.
         nursery.start_soon(second_message, client)
         await trio.testing.wait_all_tasks_blocked()
         assert client.session.transaction == 1
-        nursery.start_soon(module.work, receive_channel)
+        begin.set()
         await trio.testing.wait_all_tasks_blocked()
         assert client.session.transaction == 2
-        send_channel.close()
     out = capsys.readouterr().out
     assert out == (
         f"{len(MESSAGE)} octets from <{ALICE}> for bob@example.com\n"
@@ -255,7 +261,7 @@ async def second_message(client: Client) -> None:
 async def test_memory_channel_ends_after_what_the_worker_still_holds(capsys: pytest.CaptureFixture[str]) -> None:
     module = load("memory_channel")
     async with trio.open_nursery() as nursery:
-        server: SMTPServer = await nursery.start(module.main, Config(port=0))
+        server: SMTPServer = await nursery.start(trio_smtp.serve, module.app, Config(port=0))
 
         def send() -> None:
             with smtplib.SMTP("127.0.0.1", port_of(server), timeout=30) as client:

@@ -149,18 +149,6 @@ def example(name: str) -> Callable[[], App]:
     return app
 
 
-#: A channel without a receiver would refuse what it is sent.
-OPEN_CHANNELS: list[trio.MemoryReceiveChannel[Any]] = []
-
-
-def memory_channel_app() -> App:
-    send_channel, receive_channel = trio.open_memory_channel[Any](10)
-    OPEN_CHANNELS.append(receive_channel)
-    made = load("memory_channel").make_app(send_channel)
-    assert isinstance(made, App)
-    return made
-
-
 def example_cases() -> dict[str, Case]:
     hello, bye = lines("EHLO client.example"), lines("QUIT")
     bob, carol, eve = "bob@example.com", "carol@example.com", "eve@elsewhere.example"
@@ -178,7 +166,7 @@ def example_cases() -> dict[str, Case]:
         ),
         "auth": Case(example("auth"), config(auth_required=True, allow_insecure_auth=True), (*hello, *auth, *bye)),
         "starttls": Case(example("starttls"), encrypted, (*starttls, *bye)),
-        "memory_channel": Case(memory_channel_app, config(), (*hello, *transaction("", bob), *bye)),
+        "memory_channel": Case(example("memory_channel"), config(), (*hello, *transaction("", bob), *bye)),
         "test_my_handlers": Case(
             example("test_my_handlers"), config(), (*lines("HELO me"), *transaction(ALICE, carol, "bob@x"), *bye)
         ),
