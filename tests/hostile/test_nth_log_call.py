@@ -21,10 +21,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support import BODY
+from tests.support import BODY, send
 from trio_smtp import App, Config, DataContext, RcptToContext, SMTPServer
 from trio_smtp.net.steady_log import SteadyHandler, SteadyLogger, steady_loggers
-from trio_smtp.testing import Client, MemoryListener
+from trio_smtp.plugins import logger as log_phases
+from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .process_support import ROOT
 
@@ -161,11 +162,29 @@ async def test_a_record_that_cannot_be_written_changes_no_reply(
     assert "Logging error" not in capfd.readouterr().err
 
 
+async def test_the_plugin_that_logs_each_phase_refuses_nothing() -> None:
+    """Its logger is the program's own, and need not be a steady one."""
+    log = logging.Logger("mail")  # noqa: LOG001 - one without handlers above it
+    log.addHandler(Raising(failing := Failing(1, lasting=True)))
+    app = App().use(log_phases(log))
+    taken: list[bytes] = []
+
+    @app.on_data
+    async def take(ctx: DataContext) -> None:
+        taken.append(await ctx.stream.read())
+
+    async with open_client(app) as client:
+        assert (await client.ehlo()).code == 250
+        assert (await send(client)).code == 250
+        assert (await client.quit()).code == 221
+    assert taken == [BODY]
+    assert [record.split()[1] for record in failing.records] == ["connect", "EHLO", "MAIL", "RCPT", "message", "close"]
+
+
 async def test_another_error_of_a_handler_is_a_mistake_that_shows() -> None:
-    logger = logging.getLogger("trio_smtp")
     steady_loggers()
     with handled_by(Raising(Failing(1, False, ValueError("a mistake")))), pytest.raises(ValueError, match="a mistake"):
-        logger.error("text")
+        logging.getLogger("trio_smtp").error("text")
 
 
 def test_loggers_below_it_are_steady_as_well_and_a_class_of_the_program_stays() -> None:
