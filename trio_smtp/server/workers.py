@@ -42,9 +42,9 @@ def serve_workers(
     worker.
 
     The first SIGTERM or SIGINT drains every worker, a second one stops them at once, a third one kills them. A worker
-    that has not ended 40 seconds after its `drain_timeout` is killed. A worker that ends by itself is replaced after a
-    tenth of a second; when its successors end as well the delay grows to ten seconds. When this process dies, the
-    workers drain. A worker that gets a SIGTERM drains and is replaced.
+    that has not ended 70 seconds after its `drain_timeout` and its `lifespan_timeout` is killed. A worker that ends by
+    itself is replaced after a tenth of a second; when its successors end as well the delay grows to ten seconds. When
+    this process dies, the workers drain. A worker that gets a SIGTERM drains and is replaced.
 
     Args:
         app: The handlers.
