@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -186,3 +188,13 @@ def test_the_wheel_that_is_installed_is_told_from_the_other_kind() -> None:
         finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (finished.returncode == 0) is (compiled == (kind == "compiled"))
         assert finished.stdout.startswith(f"{kind}: ") or finished.stderr.startswith(f"not {kind}: ")
+
+
+def test_programs_can_derive_from_every_class_that_is_offered() -> None:
+    offered = [thing for name in trio_smtp.__all__ if inspect.isclass(thing := getattr(trio_smtp, name))]
+    # An enumeration with members has no subclasses in Python either.
+    derived = [type(each)(each.__name__, (each,), {}) for each in offered if not issubclass(each, enum.Enum)]
+    assert len(derived) > 40
+    for each in derived:
+        # A class of Python's own cannot derive from a compiled one: making an object fails, not the class.
+        assert isinstance(each.__new__(each), each)
