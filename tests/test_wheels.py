@@ -9,9 +9,9 @@ import os
 import re
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 WORKFLOW = (ROOT / ".github" / "workflows" / "wheels.yml").read_text(encoding="utf-8")
 
 
-def load() -> ModuleType:
+def load() -> types.ModuleType:
     """The script that checks distributions."""
     spec = importlib.util.spec_from_file_location("wheels", ROOT / ".ci" / "wheels.py")
     assert spec is not None
@@ -191,9 +191,10 @@ def test_the_wheel_that_is_installed_is_told_from_the_other_kind() -> None:
 
 
 def test_programs_can_derive_from_every_class_that_is_offered() -> None:
-    offered = [thing for name in trio_smtp.__all__ if inspect.isclass(thing := getattr(trio_smtp, name))]
+    offered: list[Any] = [getattr(trio_smtp, name) for name in trio_smtp.__all__]
     # An enumeration with members has no subclasses in Python either.
-    derived = [type(each)(each.__name__, (each,), {}) for each in offered if not issubclass(each, enum.Enum)]
+    classes = [each for each in offered if inspect.isclass(each) and not issubclass(each, enum.Enum)]
+    derived: list[Any] = [types.new_class(each.__name__, (each,)) for each in classes]
     assert len(derived) > 40
     for each in derived:
         # A class of Python's own cannot derive from a compiled one: making an object fails, not the class.
