@@ -10,19 +10,21 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from trio_smtp.app.application import App
 from trio_smtp.app.config import Config
 
-from .processes import System
 from .server import SMTPServer
-from .shared_sockets import Listening, listen_all
-from .supervisor import Supervisor
-from .worker import Reload, work
+from .worker import Reload
 
-__all__ = ["Reload", "Supervisor", "make_supervisor", "serve_workers", "work"]
+if TYPE_CHECKING:
+    from .processes import System
+    from .supervisor import Supervisor
+
+__all__ = ["Reload", "make_supervisor", "serve_workers"]
 
 
 def serve_workers(
@@ -100,6 +102,10 @@ def make_supervisor(
     configs = [config] if config is None or isinstance(config, Config) else list(config)
     if not configs or (sockets is not None and len(configs) != 1):
         raise ValueError(f"{len(configs)} Configs: there must be one at least, and one alone where sockets are given")
+    # Only a program with several processes needs these modules; the others start sooner without them.
+    from .shared_sockets import Listening, listen_all
+    from .supervisor import Supervisor
+
     servers = [SMTPServer(app, each) for each in configs]
     listening = listen_all(servers, workers) if sockets is None else [Listening(servers[0], [sockets] * workers)]
     opened = [sock for each in listening for sock in each.sockets[0]]
