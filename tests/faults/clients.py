@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import smtplib
 import ssl
 import subprocess
@@ -67,7 +68,7 @@ def _with_smtplib(call: Call) -> str:
     return "sent"
 
 
-async def with_smtplib(call: Call) -> str:
+async def with_smtplib(call: Call, directory: Path) -> str:
     return await trio.to_thread.run_sync(_with_smtplib, call)
 
 
@@ -97,14 +98,20 @@ def _with_aiosmtplib(call: Call) -> str:
     return asyncio.run(run())
 
 
-async def with_aiosmtplib(call: Call) -> str:
+async def with_aiosmtplib(call: Call, directory: Path) -> str:
     return await trio.to_thread.run_sync(_with_aiosmtplib, call)
 
 
 async def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[bytes]:
     with trio.fail_after(60):
         return await trio.run_process(
-            command, check=False, capture_stdout=True, capture_stderr=True, stdin=MESSAGE, cwd=directory
+            command,
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+            stdin=MESSAGE,
+            cwd=directory,
+            env=_node_environment(),
         )
 
 
@@ -125,6 +132,24 @@ async def with_curl(call: Call, directory: Path) -> str:
         command += ["--user", "ann:secret"]
     done = await _run(command, directory)
     return f"exit {done.returncode}, {done.stdout.decode()}" if done.returncode else "sent"
+
+
+def has_nodemailer() -> bool:
+    """Whether node finds nodemailer, where Debian puts it or where NODE_PATH says."""
+    look = ["node", "-e", "require('nodemailer')"]
+    return not subprocess.run(look, check=False, capture_output=True, env=_node_environment()).returncode
+
+
+def _node_environment() -> dict[str, str]:
+    return os.environ | {"NODE_PATH": os.pathsep.join([os.environ.get("NODE_PATH", ""), "/usr/share/nodejs"])}
+
+
+async def with_nodemailer(call: Call, directory: Path) -> str:
+    command = ["node", str(Path(__file__).with_name("send.js")), str(call.port), str(call.ca_file)]
+    command += ["tls" * call.tls, "auth" * call.auth, str(call.patience * 1000), SENDER, RECIPIENT]
+    done = await _run(command, directory)
+    assert not done.returncode, done.stderr.decode()
+    return done.stdout.decode().strip()
 
 
 async def with_swaks(call: Call, directory: Path) -> str:
