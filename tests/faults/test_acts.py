@@ -9,12 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_smtp import (
-    App,
-    Config,
-    MailFromContext,
-    SMTPServer,
-)
+from trio_smtp import App, AuthContext, Config, Exchange, MailFromContext, Mechanism, SASLContext, SMTPServer
 from trio_smtp.plugins.faults import Place, faults
 from trio_smtp.testing import Client, MemoryListener, open_client
 
@@ -337,6 +332,23 @@ async def test_an_exchange_fails_at_its_end(rule: str, heard: str, autojump_cloc
         assert await said(client, "AUTH LOGIN") == "334"
         assert await said(client, "YW5u") == "334"
         assert await said(client, "c2VjcmV0") == heard
+
+
+async def test_credentials_without_a_user_name(autojump_clock: MockClock) -> None:
+    def token(context: SASLContext) -> Exchange:
+        yield b""
+        return object()  # type: ignore[return-value]
+
+    app = App().use(faults(["auth user=* fail 535", "mail user=* fail"]))
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept("token")
+
+    async with open_client(app, allow_insecure_auth=True, auth_mechanisms=[Mechanism("X-TOKEN", token)]) as client:
+        await client.ehlo()
+        assert await said(client, "AUTH X-TOKEN eA==") == "235"
+        assert await said(client, "MAIL FROM:<a@example.org>") == "250"
 
 
 async def test_auth_is_not_offered_for_the_sake_of_rules(autojump_clock: MockClock) -> None:

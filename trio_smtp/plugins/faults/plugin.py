@@ -231,7 +231,9 @@ class _Faults:
         await self._do(self._take("helo", session), "helo", session, ctx)
 
     async def _auth(self, ctx: AuthContext) -> None:
-        self._of(ctx.session).name(ctx.credentials.username)
+        username: object = getattr(ctx.credentials, "username", None)  # a mechanism of the program's own may have none
+        if isinstance(username, str):
+            self._of(ctx.session).name(username)
         await self._do(self._take("auth", ctx.session), "auth", ctx.session, ctx)
 
     async def _mail(self, ctx: MailFromContext) -> None:
