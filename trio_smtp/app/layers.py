@@ -35,6 +35,8 @@ class _Layer(MessageStream):
 
     async def _next(self) -> bytes:
         await checkpoint_if_cancelled()
+        if self._wait_before is not None:
+            await self._wait_before()
         body = self._body
         if self._closed:
             raise trio.ClosedResourceError

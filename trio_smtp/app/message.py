@@ -7,7 +7,7 @@ The connection holds the sending end; both ends share a `Body`, in which the con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_begun", "_body", "_consumed", "_source", "_taps")
+    __slots__ = ("_begun", "_body", "_consumed", "_source", "_taps", "_wait_before")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
@@ -94,6 +94,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
+        self._wait_before: Callable[[], Awaitable[None]] | None = None
 
     @property
     def byte_length(self) -> int:
@@ -123,6 +124,16 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
                 the end of a whole message. What it raises refuses the message, as if a handler had raised it.
         """
         self._taps.append(callback)
+
+    def before_receive(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Have a function awaited before each receive, to slow the message down: a client that sends faster is held up.
+
+        Args:
+            wait: Awaited before each chunk, and before the end, is received; another call replaces it. What it raises
+                comes out of the receive, and no chunk is lost. Its time is that of the handlers
+                (``Config.handler_timeout``).
+        """
+        self._wait_before, self._source = wait, None
 
     async def receive(self) -> bytes:
         """Receive the next chunk.
@@ -164,11 +175,15 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         return chunk
 
     async def _next(self) -> bytes:
-        """Return the next chunk, or ``b""`` at the end, of a stream that has no channel.
+        """Return the next chunk, or ``b""`` at the end, of a stream whose ``_source`` is None.
 
         A subclass whose chunks come from elsewhere sets ``_source = None`` and overrides this method.
         """
-        raise trio.ClosedResourceError
+        await checkpoint_if_cancelled()
+        if self._wait_before is not None:
+            await self._wait_before()
+        body = self._body
+        return self._take(body) if body.left is not None else await self._wait(body)
 
     def _take(self, body: Body) -> bytes:
         """Return the next chunk of a message that is in the channel as a whole, or ``b""`` at its end."""

@@ -40,12 +40,21 @@ class Server(Protocol):
         ...
 
     @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The context of handshakes from now on: that of the Config, or what `reload_tls` was given last."""
+        ...
+
+    @property
     def sessions(self) -> Sequence[Session]:
         """The live sessions."""
         ...
 
     def drain(self) -> None:
         """Stop accepting, and let transactions in flight end."""
+        ...
+
+    async def wait_draining(self) -> None:
+        """Wait until `drain` has been called."""
         ...
 
     def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
