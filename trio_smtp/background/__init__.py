@@ -1,0 +1,5 @@
+"""A server in a thread of its own, for programs that are not Trio's: synchronous ones and asyncio's."""
+
+from .server import BackgroundServer as BackgroundServer
+
+__all__ = ["BackgroundServer"]
