@@ -13,6 +13,7 @@ import trio
 
 from trio_smtp import App, Config, SMTPServer
 
+from .asyncio_call import EnteredLoop, entered_loop
 from .thread import Configs, ServingThread
 from .waiting import wait, wait_to_the_end
 
@@ -68,8 +69,10 @@ class BackgroundServer:
         if config is None:
             config = Config(port=0)
         self._drain_timeout = drain_timeout
-        self._thread = ServingThread(app, [config] if isinstance(config, Config) else config, _nothing)
+        self._thread = ServingThread(app, [config] if isinstance(config, Config) else config, self._prepare)
         self._process = 0
+        # None unless asyncio has entered the block.
+        self._asyncio: EnteredLoop | None = None
         self._state: Literal["new", "entered", "left"] = "new"
 
     # The block
@@ -80,9 +83,7 @@ class BackgroundServer:
             self._thread.start()
             self._thread.ready.exception()
         except BaseException:
-            self._thread.cancel()
-            self._thread.join()
-            self._state = "left"
+            self._end_now()
             raise
         if (failure := self._thread.ready.exception()) is not None:
             self._thread.join()
@@ -100,13 +101,14 @@ class BackgroundServer:
             self._raise_crash(exc)
 
     async def __aenter__(self) -> Self:
+        entered = None if trio.lowlevel.in_trio_run() else EnteredLoop()
         self._enter()
+        self._asyncio = entered
         try:
             self._thread.start()
             await wait(self._thread.ready)
         except GeneratorExit:  # the event loop has thrown the task away: nothing can be awaited
-            self._thread.cancel()
-            self._thread.join()
+            self._end_now()
             raise
         except BaseException:
             self._thread.cancel()
@@ -121,7 +123,9 @@ class BackgroundServer:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(exc, GeneratorExit):  # the event loop has thrown the task away: nothing can be awaited
-            self.__exit__(kind, exc, traceback)
+            if self._process == os.getpid():
+                self._end_now()
+                self._raise_crash(exc)
         elif self._leave(exc):
             await self._join()
             self._raise_crash(exc)
@@ -141,6 +145,21 @@ class BackgroundServer:
         else:
             self._thread.cancel()
         return True
+
+    def _prepare(self) -> None:
+        """Tell handlers in which asyncio loop they run."""
+        if self._asyncio is not None:
+            entered_loop.set(self._asyncio)
+
+    def _end_now(self) -> None:
+        """End the thread and wait for it, where nothing can be awaited."""
+        if self._asyncio is not None:
+            self._asyncio.abandon()
+        self._thread.cancel()
+        try:
+            self._thread.join()
+        finally:
+            self._state = "left"
 
     async def _join(self) -> None:
         try:
@@ -263,6 +282,8 @@ class BackgroundServer:
             raise RuntimeError(
                 "call_async blocks: in a Trio program use await trio.to_thread.run_sync(server.call_async, ...)"
             )
+        if self._asyncio is not None and self._asyncio.runs_here():
+            raise RuntimeError("call_async blocks: in asyncio use await asyncio.to_thread(server.call_async, ...)")
         return self._ask(partial(trio.from_thread.run, function, *args, trio_token=self._thread.token))
 
     def drain(self) -> None:
@@ -296,10 +317,6 @@ class BackgroundServer:
             if exc.split((trio.RunFinishedError, trio.Cancelled))[1] is not None:
                 raise
         raise self._thread.failure or RuntimeError("the server has ended")
-
-
-def _nothing() -> None:
-    """No preparation."""
 
 
 def _comes_of(exc: BaseException | None, crash: BaseException) -> bool:
