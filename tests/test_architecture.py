@@ -27,7 +27,7 @@ FLOORS = (
     "dialogue dialogue.*",
     "connection connection.*",
     "server server.*",
-    " testing",
+    " testing background background.*",
     "delivery delivery.* plugins plugins.*",
     "cli cli.*",
     "__main__",
