@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from trio_smtp.dialogue.service import Service
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
+from trio_smtp.net.readiness import Readiness
 from trio_smtp.net.server_names import note_server_names
 from trio_smtp.net.steady_log import steady_loggers
 from trio_smtp.net.tls_object import improve
@@ -224,12 +225,13 @@ class SMTPServer:
         task_status: trio.TaskStatus[list[trio.SocketListener]],
     ) -> None:
         with Outbox().at_work() as outbox:
-            async with self._watching() as watch, trio.open_nursery() as nursery:
+            readiness = Readiness()
+            async with self._watching(readiness.run) as watch, trio.open_nursery() as nursery:
                 start = partial(self._start, nursery=nursery, watch=watch)
                 with self._accepting_scope():
                     async with trio.open_nursery() as acceptors:
                         for listener in listeners:
-                            acceptors.start_soon(accept, listener, start, outbox)
+                            acceptors.start_soon(accept, listener, start, outbox, readiness)
                         task_status.started(list(listeners))  # type: ignore[arg-type]
                 await self._close_listeners(listeners)
 
@@ -278,10 +280,11 @@ class SMTPServer:
                 await trio.aclose_forcefully(stream)
 
     @asynccontextmanager
-    async def _watching(self) -> AsyncIterator[Watch]:
+    async def _watching(self, *beside: Callable[[], Awaitable[None]]) -> AsyncIterator[Watch]:
         watch = Watch(self.config)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch.run)
+            for each in (watch.run, *beside):
+                nursery.start_soon(each)
             yield watch
             nursery.cancel_scope.cancel()
 
