@@ -82,12 +82,12 @@ class Stored:
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody pulls the plug here; what is written before it is pulled is shown by the tests of the Maildir."""
+    """Write without syncing, which costs most of the time: the tests of the Maildir show that it syncs."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def compare(mails: Sequence[Mail], found: Sequence[bytes | str], expected: Sequence[bytes | str]) -> None:
-    """Name the messages that differ: they are too long to be shown all."""
+    """Name the messages that differ; their octets would be too long to read."""
     wrong = [mail.name for mail, one, other in zip(mails, found, expected, strict=True) if one != other]
     assert wrong == []
 
