@@ -10,6 +10,9 @@ import attrs
 import pytest
 import trustme
 
+from tests.exhaustive import is_exhaustive
+
+TESTS = Path(__file__).parent
 #: The names and the address in the server's certificate.
 SERVER_NAMES = ("localhost", "mx.example.com", "127.0.0.1")
 
@@ -69,6 +72,15 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(path)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `tests.exhaustive` names."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_exhaustive(
+            item.path.relative_to(TESTS).as_posix(), item.originalname
+        ):
+            item.add_marker(pytest.mark.exhaustive)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -171,8 +171,8 @@ def example_cases() -> dict[str, Case]:
             example("test_my_handlers"), config(), (*lines("HELO me"), *transaction(ALICE, carol, "bob@x"), *bye)
         ),
     }
-    # These two write files; tests/test_examples.py runs them.
-    assert {*cases, "resources", "spool"} == {path.stem for path in EXAMPLES.glob("*.py")}
+    # These write files, or run a loop of their own; tests/test_examples.py and tests/test_background_docs.py run them.
+    assert {*cases, "resources", "spool", "inside_asyncio"} == {path.stem for path in EXAMPLES.glob("*.py")}
     return cases
 
 
