@@ -52,7 +52,6 @@ async def test_no_layer_between_a_task_and_its_client_only_hands_on() -> None:
                 "Connection.run",
                 "Connection._drive",
                 "Transfer.take_whole",
-                "Transfer._first_read",
                 "BodyReceiver.receive",
                 "Wire.receive",
                 "SocketTransport.receive_some",

@@ -173,8 +173,25 @@ class Transfer:
 
     async def take_whole(self, step: Message) -> None:
         """Take a body whose octets come without a command between them; the answer is in the step."""
+        chunks: list[bytes] = []
+        whole = received = False
+        next_event = self._dialogue.framer.next_event
         try:
-            chunks, whole = await self._first_read()
+            # What one receive brings.
+            while not whole:
+                event = next_event()
+                if isinstance(event, BodyChunk):
+                    chunks.append(event.data)
+                elif isinstance(event, EndOfBody):
+                    whole = True
+                elif event is NEED_DATA:
+                    if received:
+                        break
+                    await self._receiver.receive()
+                    received = True
+                else:
+                    assert isinstance(event, MalformedBody)
+                    self._find_malformed(event)
             if whole:
                 self._sink.hand_over(chunks)
                 await self._handlers.run(self._ask)
@@ -186,31 +203,11 @@ class Transfer:
             raise
         self._answer(step)
 
-    async def _first_read(self) -> tuple[list[bytes], bool]:
-        """What one receive brings: the chunks, and whether the end was among them."""
-        next_event = self._dialogue.framer.next_event
-        chunks: list[bytes] = []
-        received = False
-        while True:
-            event = next_event()
-            if isinstance(event, BodyChunk):
-                chunks.append(event.data)
-            elif isinstance(event, EndOfBody):
-                return chunks, True
-            elif event is NEED_DATA:
-                if received:
-                    return chunks, False
-                await self._receiver.receive()
-                received = True
-            else:
-                assert isinstance(event, MalformedBody)
-                self._find_malformed(event)
+    # The handlers
 
     def _find_malformed(self, event: MalformedBody) -> None:
         self._malformed = True
         self._sink.fail(MessageMalformed(event.reason))
-
-    # The handlers
 
     def _note_end_of_handlers(self) -> None:
         self._reply = self._ask.reply

@@ -89,6 +89,9 @@ def parse_command(line: bytes, syntax: Syntax) -> Command:
 
     RFC: RFC 5321 sections 4.1.1 and 2.4.
     """
+    bare = _BARE.get(line)
+    if bare is not None and syntax.verbs.get(bare.name) is bare.verb:
+        return bare
     try:
         text = line.rstrip(b" \t").decode()
     except UnicodeDecodeError:
@@ -245,6 +248,11 @@ _PARSERS: Mapping[Verb, Callable[[Verb, str, Syntax], Command]] = {
     Verb.XCLIENT: _attributes,
     Verb.XFORWARD: _attributes,
     Verb.EXTENSION: _anything,
+}
+#: Lines of a verb alone, as nearly all clients write them: one object for all of them.
+_BARE: Mapping[bytes, Command] = {
+    verb.value.encode(): Command(verb, name=verb.value)
+    for verb in (Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT, Verb.STARTTLS)
 }
 _HELLO_VERBS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 _UTF8_VERBS = frozenset({Verb.MAIL, Verb.RCPT, Verb.VRFY, Verb.EXPN, Verb.EXTENSION})

@@ -119,7 +119,8 @@ class Reply(ShowsFields):
     code: int
     lines: tuple[str, ...]
     enhanced: str | None
-    _encoded: dict[tuple[bool, bool], bytes] = attrs.field(eq=False, repr=False)
+    # The octets by form: plain, with the enhanced code, as UTF-8, with both.
+    _encoded: list[bytes | None] = attrs.field(eq=False, repr=False)
 
     def __init__(self, code: int, message: str | Iterable[str], enhanced: str | None = None) -> None:
         if type(code) is not int or not 200 <= code <= 599:
@@ -130,7 +131,7 @@ class Reply(ShowsFields):
                 raise ValueError(f"enhanced must look like '5.7.1' (class 2, 4 or 5), not {enhanced!r}")
             if int(match[1]) != code // 100:
                 raise ValueError(f"enhanced: the class of {enhanced!r} must equal the class of code {code}")
-        self.__attrs_init__(code, _clean(code, message), enhanced, {})
+        self.__attrs_init__(code, _clean(code, message), enhanced, [None] * 4)
 
     @property
     def text(self) -> str:
@@ -147,7 +148,8 @@ class Reply(ShowsFields):
 
         RFC: RFC 5321 section 4.2.1, RFC 2034 section 4, RFC 6531 section 3.7.4.
         """
-        octets = self._encoded.get((enhanced, utf8))
+        form = enhanced + 2 * utf8
+        octets = self._encoded[form]
         if octets is None:
             status = (self.enhanced or default_enhanced(self.code)) if enhanced else None
             prefix = f"{status} " if status else ""
@@ -157,7 +159,7 @@ class Reply(ShowsFields):
                 f"{self.code}{' ' if i == last else '-'}{prefix}{line}\r\n".encode(charset, "replace")
                 for i, line in enumerate(self.lines)
             )
-            self._encoded[enhanced, utf8] = octets
+            self._encoded[form] = octets
         return octets
 
 
