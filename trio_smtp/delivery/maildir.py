@@ -4,41 +4,47 @@ A Maildir is a directory with `tmp`, `new` and `cur`. A message is written to a 
 synced to the disk, and renamed into `new` when it is complete; then `new` itself is synced, so that the name survives a
 power cut as well. The 250 leaves after that. When a step before fails, the files that were made are removed.
 
-Every call that can block runs in a worker thread, and the steps are batched, because a hop to a thread costs more than
-most of the calls: a message of up to `BATCH` octets is gathered first and costs one hop, a larger one is
-streamed with one hop for each batch, so that memory stays bounded whatever its size.
+Every call that can block runs in a worker thread. A message of up to `BATCH` octets is gathered first, and committed
+together with the others that wait at the same time (see `_committer.py`). A larger one is streamed to its file with a
+call for each `BATCH` octets, so that memory stays bounded whatever its size, and is synced by itself.
 
-A step of the disk cannot be cancelled: a cancellation takes effect after it, and removes the file.
+A step of the disk cannot be cancelled: a cancellation takes effect before it, or after the message is stored.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from trio_smtp import Address, App, DataContext, Plugin, Reply, SMTPError
+from trio_smtp import Address, App, DataContext, Plugin, Reply
+
+from ._committer import committer_of
+from ._files import NewFile, is_directory, make_directory
+from ._refusing import refusal
+from ._trace import delivered_fields, received_field, recipients_of
 
 __all__ = ["BATCH", "folder_name", "maildir", "prepare"]
 
-#: Octets that are gathered before a worker thread writes them.
+#: Octets that are gathered before a worker thread writes them, in octets of the message and of the fields before it.
 BATCH = 262_144
 
 _CLEANUP_SECONDS = 5.0
 _MAX_FOLDER_NAME = 200
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Every other octet is escaped: "%" because it begins an escape, "@" and "~" because folder_name adds them.
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789+-_.")
 
 _counter = itertools.count()
+_chance = os.urandom(4).hex()
 _logger = logging.getLogger(__name__)
 
 
@@ -46,10 +52,11 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     r"""Store every message in a Maildir.
 
     The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient (the message itself need not name
-    them: Bcc), a `Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message
-    that begins with a space or a tab, which would go on with the `Received:` field, has an empty line before it. The
-    reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the first part of its name; a dot
-    and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
+    them: Bcc) with an `X-Original-To:` field before it for each address that a handler has rewritten to it, a
+    `Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message that begins
+    with a space or a tab, which would go on with the `Received:` field, has an empty line before it. The reply names
+    the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the first part of its name; a dot and the
+    host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
 
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
@@ -61,6 +68,11 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
 
     In LMTP, recipients that an earlier handler has refused (`DataContext.reject_recipient`) get no copy; when all are
     refused the message is not stored.
+
+    Messages that wait for the disk at the same time are synced together, each before its own 250. A failure is that of
+    one message, except that of syncing a directory: all messages are refused that this would have made safe.
+
+    Cancellation: a message whose files are being synced is stored.
 
     Args:
         path: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories
@@ -80,12 +92,9 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     """
     root = _absolute(path)
 
-    async def store(ctx: DataContext) -> None:
-        await _store(ctx, root, per_recipient=per_recipient)
-
     def install(app: App) -> None:
-        prepare(root, per_recipient=per_recipient)
-        app.on_data(store)
+        device = _prepare(root, per_recipient=per_recipient)
+        app.on_data(_Store(root, device, per_recipient=per_recipient).store)
 
     return install
 
@@ -103,24 +112,34 @@ def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Non
         OSError: It cannot be created or written. `strerror` is one line that names the Maildir and the cause.
         ValueError: `path` is empty or has a NUL in it.
     """
-    root = _absolute(path)
+    _prepare(_absolute(path), per_recipient=per_recipient)
+
+
+def _prepare(root: Path, *, per_recipient: bool) -> int:
+    """Do what `prepare` says; returns the number of the file system."""
     try:
         for directory in [*reversed(root.parents), root]:
-            if not directory.is_dir():
-                _make_directory(directory)
+            if not is_directory(str(directory)):
+                make_directory(str(directory))
         if not per_recipient:
-            _make_maildir(root)
-        for directory in [root] if per_recipient else [root / "tmp", root / "new"]:
-            # Readers of a Maildir ignore names that begin with a dot.
-            probe = directory / f".{_unique_part()}"
-            file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                probe.unlink()
-            finally:
-                os.close(file)
+            _make_maildir(str(root))
+            _probe(root / "tmp")
+        return _probe(root if per_recipient else root / "new")
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         raise OSError(error.errno, f"cannot use the Maildir {str(root)!r}: {cause}") from error
+
+
+def _probe(directory: Path) -> int:
+    """Make a file in a directory and remove it; returns the number of the file system."""
+    # Readers of a Maildir ignore names that begin with a dot.
+    probe = directory / f".{_unique_part()}"
+    file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        probe.unlink()
+        return os.fstat(file).st_dev
+    finally:
+        os.close(file)
 
 
 def folder_name(address: Address) -> str:
@@ -169,210 +188,113 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 def _unique_part() -> str:
     """Seconds, microseconds, process, a counter and chance: no two deliveries share it, on any machine."""
     seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{seconds}.M{microseconds:06}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
+    return f"{seconds}.M{microseconds:06}P{os.getpid()}Q{next(_counter)}R{_chance}"
 
 
 def _host_part() -> str:
     return socket.gethostname().replace("/", r"\057").replace(":", r"\072") or "localhost"
 
 
-def _head(ctx: DataContext, recipients: Iterable[Address]) -> bytes:
-    """What the file in a folder begins with: Return-Path (RFC 5321 section 4.4), then Delivered-To (RFC 9228)."""
-    sender = ctx.envelope.mail_from
-    fields = [b"Return-Path: <%s>\r\n" % (_octets(sender) if sender is not None else b"")]
-    fields += [b"Delivered-To: %s\r\n" % name for name in dict.fromkeys(map(_octets, recipients))]
-    return b"".join(fields)
+class _Store:
+    """The handler: stores messages below a directory.
 
+    Args:
+        root: The Maildir, or with `per_recipient` the directory of Maildirs.
+        device: The number of its file system.
+        per_recipient: A Maildir for each recipient.
+    """
 
-def _octets(address: Address) -> bytes:
-    # The address grammar refuses control octets, but a handler may have put an Address of its own there: with a line
-    # end in it, it would add header fields.
-    octets = address.address.encode("utf-8", "replace")
-    return bytes(octet if octet >= 0x20 and octet != 0x7F else 0x3F for octet in octets)
+    def __init__(self, root: Path, device: int, *, per_recipient: bool) -> None:
+        self._root = str(root)
+        self._device = device
+        self._per_recipient = per_recipient
+        # Asked once: a call that lets other threads run costs the event loop far more than it takes.
+        self._host = _host_part()
 
+    async def store(self, ctx: DataContext) -> None:
+        """Store a message for the recipients that no handler has refused, and name its file in the reply."""
+        recipients = recipients_of(ctx)
+        if not recipients:
+            await ctx.stream.discard()
+            return
+        folders: dict[str, list[Address]] = {}
+        for recipient in recipients:
+            folder = f"{self._root}/{folder_name(recipient)}" if self._per_recipient else self._root
+            folders.setdefault(folder, []).append(recipient)
+        unique = _unique_part()
+        files = [self._new_file(folder, f"{unique}.{self._host}") for folder in folders]
+        try:
+            await self._deliver(ctx, files, [delivered_fields(ctx, its) for its in folders.values()])
+        finally:
+            # Unfinished: the disk failed, the client vanished, the message was refused, or the task is cancelled.
+            if any(file.place is not None for file in files):
+                await self._remove(ctx, files)
+        ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
 
-async def _store(ctx: DataContext, root: Path, *, per_recipient: bool) -> None:
-    """Store a message for the recipients that no handler has refused, and name its file in the reply."""
-    unique = _unique_part()
-    recipients = [recipient for recipient in ctx.envelope.rcpt_to if recipient not in ctx.recipient_replies]
-    if not recipients:
-        await ctx.stream.discard()
-        return
-    folders: dict[Path, list[Address]] = {}
-    for recipient in recipients:
-        folders.setdefault(root / folder_name(recipient) if per_recipient else root, []).append(recipient)
-    heads = {folder: _head(ctx, its) for folder, its in folders.items()}
-    delivery = _Delivery(heads, f"{unique}.{_host_part()}", create=per_recipient)
-    await _deliver(ctx, delivery, root)
-    ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
+    def _new_file(self, folder: str, name: str) -> NewFile:
+        make_missing = partial(_make_maildir, folder) if self._per_recipient else None
+        in_tmp = f"{folder}/tmp/{name}"  # noqa: S108 - that of the Maildir
+        return NewFile(in_tmp, f"{folder}/new", name, make_missing=make_missing)
 
-
-async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
-    # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
-    data = bytearray(delivery.head)
-    data += ctx.received_header().rstrip(b"\r\n") + b"\r\n"
-    begun = False
-    try:
+    async def _deliver(self, ctx: DataContext, files: Sequence[NewFile], heads: Sequence[bytes]) -> None:
+        """Write the message into all files, each after its head, and commit them."""
+        received, first, begun = received_field(ctx), files[0], False
+        # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
+        data = bytearray()
         async for chunk in ctx.stream:
             if not begun and chunk.startswith((b" ", b"\t")):
-                data += b"\r\n"
+                received += b"\r\n"
             begun = True
             data += chunk
             if len(data) >= BATCH:
-                await _in_thread(ctx, root, delivery.write, data)
+                fields = (heads[0], received) if first.place is None else ()
+                with self._refusing(ctx):
+                    await trio.to_thread.run_sync(first.write, [*fields, data])
                 data.clear()
-        await _in_thread(ctx, root, delivery.commit, data)
-    finally:
-        # Unfinished: the disk failed, the client vanished, the message was refused, or the task is cancelled.
-        if delivery.unfinished:
-            with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
-                await trio.to_thread.run_sync(delivery.abort, abandon_on_cancel=True)
-            if scope.cancelled_caught:
-                _logger.warning(
-                    "session=%s the disk under %r does not answer: tmp may keep a file", ctx.session.id, str(root)
-                )
+        with self._refusing(ctx):
+            if first.place is None:
+                for file, head in zip(files, heads, strict=True):
+                    file.hold((head, received, data))
+            else:
+                await trio.to_thread.run_sync(_finish, data, files, heads)
+            await committer_of(self._device).commit(files)
 
-
-async def _in_thread(ctx: DataContext, root: Path, step: Callable[[bytearray], None], data: bytearray) -> None:
-    try:
-        await trio.to_thread.run_sync(step, data)
-    except OSError as error:
-        _logger.error("session=%s cannot store the message in the Maildir %r: %s", ctx.session.id, str(root), error)
-        if error.errno in _NO_SPACE:
-            raise SMTPError("Insufficient system storage", 452, "4.3.1") from error
-        raise SMTPError("Local error in processing", 451, "4.3.0") from error
-
-
-class _Delivery:
-    """One message on its way into one or more Maildirs.
-
-    Its methods block and belong in a worker thread, one at a time. After one that failed only `abort` may follow.
-
-    Args:
-        heads: The folders, and what the file begins with in each of them.
-        file_name: Its name in all of them.
-        create: Make folders that are missing.
-    """
-
-    __slots__ = ("_create", "_file", "_file_name", "_folders", "_heads", "_made")
-
-    def __init__(self, heads: Mapping[Path, bytes], file_name: str, *, create: bool) -> None:
-        self._heads = heads
-        self._folders = list(heads)
-        self._file_name = file_name
-        self._create = create
-        self._file: int | None = None
-        # The message's files as they are now, at most one in each folder.
-        self._made: list[Path] = []
-
-    @property
-    def head(self) -> bytes:
-        """What the first data to be written begins with."""
-        return self._heads[self._folders[0]]
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether there are files to remove."""
-        return bool(self._made)
-
-    def write(self, data: bytearray) -> None:
-        """Append to the file in tmp, which is made with the first octets."""
-        _write(self._open(), data)
-
-    def commit(self, data: bytearray) -> None:
-        """Append the last octets, and put the whole message into every folder's new, for good."""
-        file = self._open()
-        _write(file, data)
-        os.fsync(file)
-        self._close()
-        # Copy first, because copying may fail: nobody reads tmp, so that nothing of the message has been seen then.
-        for folder in self._folders[1:]:
-            self._copy(self._made[0], folder)
-        for index, folder in enumerate(self._folders):
-            self._made[index] = self._made[index].rename(folder / "new" / self._file_name)
-        for folder in self._folders:
-            _sync_directory(folder / "new")
-        self._made.clear()
-
-    def abort(self) -> None:
-        """Remove every file of the message."""
+    @contextmanager
+    def _refusing(self, ctx: DataContext) -> Iterator[None]:
         try:
-            self._close()
+            yield
         except OSError as error:
-            _logger.warning("closing %r: %s", self._file_name, error)
-        for path in self._made:
-            try:
-                # Missing when a mail reader has moved it from new to cur.
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                _logger.warning("a file of a message that was refused stays behind: %s", error)
-        self._made.clear()
+            _logger.error(
+                "session=%s cannot store the message in the Maildir %r: %s", ctx.session.id, self._root, error
+            )
+            raise refusal(error) from error
 
-    def _open(self) -> int:
-        if self._file is None:
-            if self._create:
-                for folder in self._folders:
-                    # new is made last: a folder that has it is complete.
-                    if not (folder / "new").is_dir():
-                        _make_maildir(folder)
-            self._file = self._make(self._folders[0] / "tmp" / self._file_name)
-        return self._file
+    async def _remove(self, ctx: DataContext, files: Sequence[NewFile]) -> None:
+        def remove() -> None:
+            for file in files:
+                file.remove()
 
-    def _close(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
-
-    def _make(self, path: Path) -> int:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._made.append(path)
-        return file
-
-    def _copy(self, source: Path, folder: Path) -> None:
-        """Copy what follows the head of the first folder's file."""
-        file = self._make(folder / "tmp" / self._file_name)
-        try:
-            _write(file, self._heads[folder])
-            with source.open("rb", buffering=0) as original:
-                original.seek(len(self.head))
-                while data := original.read(BATCH):
-                    _write(file, data)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
+            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            _logger.warning(
+                "session=%s the disk under %r does not answer: tmp may keep a file", ctx.session.id, self._root
+            )
 
 
-def _write(file: int, data: bytes | bytearray) -> None:
-    with memoryview(data) as rest:
-        written = 0
-        while written < len(rest):
-            written += os.write(file, rest[written:])
+def _finish(data: bytearray, files: Sequence[NewFile], heads: Sequence[bytes]) -> None:
+    """Write the last octets of a message that was streamed to the first file, and make the other files copies of it."""
+    first = files[0]
+    first.write([data])
+    first.sync()
+    for file, head in zip(files[1:], heads[1:], strict=True):
+        file.write([head])
+        file.copy(first.path, skip=len(heads[0]))
+        file.sync()
 
 
-def _make_maildir(folder: Path) -> None:
-    for directory in (folder, folder / "tmp", folder / "cur", folder / "new"):
-        if not directory.is_dir():
-            _make_directory(directory)
-
-
-def _make_directory(directory: Path) -> None:
-    # Without its parents: when a whole Maildir has vanished, its disk is probably not mounted.
-    try:
-        directory.mkdir(0o700)
-    except FileExistsError:
-        # Another delivery has made it in the meantime, or it is not a directory.
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from None
-    _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        # Some network and FUSE file systems cannot sync a directory: there the server decides how safe names are.
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(file)
+def _make_maildir(folder: str) -> None:
+    # new is made last: a folder that has it is complete.
+    for directory in (folder, *(f"{folder}/{name}" for name in ("tmp", "cur", "new"))):
+        if not is_directory(directory):
+            make_directory(directory)
