@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from trio_smtp import Address, App, Config, DataContext
+from trio_smtp.delivery import _storing
 from trio_smtp.delivery.maildir import BATCH, maildir
 from trio_smtp.testing import Client, open_client
 
@@ -154,8 +155,9 @@ async def test_a_message_without_a_sender_has_an_empty_return_path(tmp_path: Pat
 async def test_every_delivery_has_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the clock stands still, and chance is asked once in each process
     monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_000_042_999)
-    monkeypatch.setattr("trio_smtp.delivery.maildir._chance", "abababab")
+    monkeypatch.setattr("trio_smtp.delivery._storing._chance", "abababab")
     monkeypatch.setattr(socket, "gethostname", lambda: "a/b:c")
+    monkeypatch.setattr("trio_smtp.delivery._storing.host_part", _storing.host_part.__wrapped__)  # asked once, else
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
         replies = [await send(client) for _ in range(3)]

@@ -1,12 +1,17 @@
-"""Delivery into a Maildir: one file per message, stored as a whole or not at all.
+r"""Delivery into a Maildir: one file per message, stored as a whole or not at all.
 
 A Maildir is a directory with `tmp`, `new` and `cur`. A message is written to a file in `tmp`, where no reader looks, is
 synced to the disk, and renamed into `new` when it is complete; then `new` itself is synced, so that the name survives a
 power cut as well. The 250 leaves after that. When a step before fails, the files that were made are removed.
 
-Every call that can block runs in a worker thread. A message of up to `BATCH` octets is gathered first, and committed
-together with the others that wait at the same time (see `_committer.py`). A larger one is streamed to its file with a
-call for each `BATCH` octets, so that memory stays bounded whatever its size, and is synced by itself.
+The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient of the folder (the message itself need
+not name them: Bcc) with an `X-Original-To:` field before it for each address that a handler has rewritten to it, a
+`Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message that begins with a
+space or a tab, which would go on with the `Received:` field, has an empty line before it. The reply names the file:
+`250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e` is the first part of its name; a dot and the host's name (`/`
+and `:` as `\057` and `\072`) follow.
+
+Every call that can block runs in a worker thread, and messages that wait at the same time are committed together.
 
 A step of the disk cannot be cancelled: a cancellation takes effect before it, or after the message is stored.
 """
@@ -14,57 +19,51 @@ A step of the disk cannot be cancelled: a cancellation takes effect before it, o
 from __future__ import annotations
 
 import hashlib
-import itertools
-import logging
 import os
-import socket
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
-from trio_smtp import Address, App, DataContext, Plugin, Reply
+from trio_smtp import Address, App, DataContext, Plugin, RcptToContext
 
-from ._committer import committer_of
-from ._files import NewFile, is_directory, make_directory
-from ._refusing import refusal
-from ._trace import delivered_fields, received_field, recipients_of
+from ._files import is_directory, make_directory
+from ._storing import BATCH, Storing, make_maildir, unique_part
+from ._trace import recipients_of
 
-__all__ = ["BATCH", "folder_name", "maildir", "prepare"]
+__all__ = ["BATCH", "Folder", "deliver", "folder_name", "maildir", "prepare"]
 
-#: Octets that are gathered before a worker thread writes them, in octets of the message and of the fields before it.
-BATCH = 262_144
+_Path = str | os.PathLike[str]
+#: Gives a recipient's Maildir, or several, below the root; None: there is no such recipient.
+Folder = Callable[[Address, RcptToContext | DataContext], Awaitable[_Path | Iterable[_Path] | None]]
 
-_CLEANUP_SECONDS = 5.0
 _MAX_FOLDER_NAME = 200
 # Every other octet is escaped: "%" because it begins an escape, "@" and "~" because folder_name adds them.
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789+-_.")
+_NO_USER = "No such user here"
 
-_counter = itertools.count()
-_chance = os.urandom(4).hex()
-_logger = logging.getLogger(__name__)
+# The file systems of folders that `deliver` was given.
+_devices: dict[str, int] = {}
+_MAX_DEVICES = 10_000
 
 
-def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plugin:
-    r"""Store every message in a Maildir.
-
-    The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient (the message itself need not name
-    them: Bcc) with an `X-Original-To:` field before it for each address that a handler has rewritten to it, a
-    `Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message that begins
-    with a space or a tab, which would go on with the `Received:` field, has an empty line before it. The reply names
-    the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the first part of its name; a dot and the
-    host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
+def maildir(
+    root: _Path | None = None,
+    *,
+    per_recipient: bool = False,
+    folder: Folder | None = None,
+    create: bool = True,
+    path: _Path | None = None,
+) -> Plugin:
+    """Store every message in a Maildir. The module says what its file holds.
 
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
 
-    With `per_recipient` each recipient has a Maildir below `path`, which is named by `folder_name` and created with the
+    With `per_recipient` each recipient has a Maildir below `root`, which is named by `folder_name` and created with the
     recipient's first message: refuse unknown recipients beforehand, in a handler or with
-    `trio_smtp.plugins.recipient_filter`. `Delivered-To:` names the recipients of the folder alone. All recipients get
-    the message, or none does. Recipients with the same folder get one copy.
+    `trio_smtp.plugins.recipient_filter`. With `folder` your function says where a recipient's messages go, and who is
+    none. Either way all recipients get the message or none does, and those with the same folder get one copy.
 
     In LMTP, recipients that an earlier handler has refused (`DataContext.reject_recipient`) get no copy; when all are
     refused the message is not stored.
@@ -75,28 +74,95 @@ def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plu
     Cancellation: a message whose files are being synced is stored.
 
     Args:
-        path: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories
-            have the mode 0700, messages 0600. The file system must be a POSIX one.
+        root: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories have the
+            mode 0700, messages 0600. The file system must be a POSIX one.
         per_recipient: A Maildir for each recipient.
+        folder: Awaited with an address and the context at RCPT, after the handlers that were registered before; its
+            answer is kept in `Address.data`. It is awaited again for recipients that handlers of `on_data` have added.
+            No folder: 550 5.1.1. A relative path begins at `root`, an absolute one and ``..`` lead elsewhere.
+        create: Make what is missing. Without it a root that is missing is an error when the plugin is installed, and a
+            missing Maildir of a recipient one of the disk (451).
+        path: Another name of `root`.
 
     Returns:
         A plugin. Installing it raises OSError when nothing can be written there, see `prepare`.
 
     Raises:
-        ValueError: `path` is empty or has a NUL in it.
+        ValueError: `root` is empty or has a NUL in it, or there is none; `folder` stands beside `per_recipient`.
 
     Example:
         >>> app.use(maildir("/var/mail/incoming"))
 
     RFC: RFC 5321 section 4.4 (Return-Path and Received), RFC 9228 (Delivered-To).
     """
-    root = _absolute(path)
+    return _plugin(root if path is None else path, per_recipient=per_recipient, folder=folder, create=create)
+
+
+def _plugin(path: _Path | None, *, per_recipient: bool, folder: Folder | None, create: bool) -> Plugin:
+    root = _absolute(path or "")
+    if per_recipient and folder is not None:
+        raise ValueError("folder says where a recipient's messages go: per_recipient cannot stand beside it")
+    several = per_recipient or folder is not None
 
     def install(app: App) -> None:
-        device = _prepare(root, per_recipient=per_recipient)
-        app.on_data(_Store(root, device, per_recipient=per_recipient).store)
+        device = _prepare(root, several=several, create=create)
+        storing = Storing(str(root), device, create=several and create)
+        handlers = _Maildirs(root, storing, _by_name if per_recipient else folder)
+        if folder is not None:
+            app.on_rcpt_to(handlers.ask)
+        app.on_data(handlers.store)
 
     return install
+
+
+async def deliver(
+    folders: _Path | Iterable[_Path] | Mapping[_Path, Iterable[Address]], ctx: DataContext, *, create: bool = True
+) -> None:
+    """Store a message in Maildirs, for a handler that decides by itself where messages go.
+
+    All of them get it, or none does. `DataContext.reply` names the file afterwards.
+
+    Args:
+        folders: A Maildir, or several, whose files name all recipients that no handler has refused; or a mapping of
+            Maildirs to the recipients that each file names.
+        ctx: The message.
+        create: Make a Maildir that is missing, but not its parents.
+
+    Raises:
+        SMTPError: 452 4.3.1 for a full disk, 451 4.3.0 for any other failure; logged, and nothing is left behind.
+        ValueError: There is no folder, or a path is empty or has a NUL in it.
+        MessageTooLarge, MessageMalformed, MessageIncomplete, StreamConsumed: As reading `DataContext.stream` does.
+
+    Cancellation: a message whose files are being synced is stored.
+
+    Example:
+        >>> @app.on_data
+        ... async def file(ctx):
+        ...     await deliver("junk" if looks_like_junk(ctx) else "inbox", ctx)
+    """
+    if isinstance(folders, Mapping):
+        found = {str(_absolute(path)): list(recipients) for path, recipients in folders.items()}
+    else:
+        paths = [folders] if isinstance(folders, str | os.PathLike) else folders
+        found = {str(_absolute(path)): recipients_of(ctx) for path in paths}
+    if not found:
+        raise ValueError("folders: at least one is needed")
+    first = next(iter(found))
+    await Storing(first, await _device_of(first), create=create).store(ctx, found)
+
+
+async def _device_of(folder: str) -> int:
+    """The number of a folder's file system; it is asked for once."""
+    device = _devices.get(folder)
+    if device is None:
+        try:
+            device = (await trio.to_thread.run_sync(os.stat, folder)).st_dev
+        except OSError:
+            return 0  # It is made, or is an error, when the message is stored.
+        if len(_devices) >= _MAX_DEVICES:
+            _devices.clear()
+        _devices[folder] = device
+    return device
 
 
 def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> None:
@@ -112,19 +178,21 @@ def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Non
         OSError: It cannot be created or written. `strerror` is one line that names the Maildir and the cause.
         ValueError: `path` is empty or has a NUL in it.
     """
-    _prepare(_absolute(path), per_recipient=per_recipient)
+    _prepare(_absolute(path), several=per_recipient, create=True)
 
 
-def _prepare(root: Path, *, per_recipient: bool) -> int:
+def _prepare(root: Path, *, several: bool, create: bool) -> int:
     """Do what `prepare` says; returns the number of the file system."""
     try:
-        for directory in [*reversed(root.parents), root]:
-            if not is_directory(str(directory)):
-                make_directory(str(directory))
-        if not per_recipient:
-            _make_maildir(str(root))
+        if create:
+            for directory in [*reversed(root.parents), root]:
+                if not is_directory(str(directory)):
+                    make_directory(str(directory))
+            if not several:
+                make_maildir(str(root))
+        if not several:
             _probe(root / "tmp")
-        return _probe(root if per_recipient else root / "new")
+        return _probe(root if several else root / "new")
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         raise OSError(error.errno, f"cannot use the Maildir {str(root)!r}: {cause}") from error
@@ -133,7 +201,7 @@ def _prepare(root: Path, *, per_recipient: bool) -> int:
 def _probe(directory: Path) -> int:
     """Make a file in a directory and remove it; returns the number of the file system."""
     # Readers of a Maildir ignore names that begin with a dot.
-    probe = directory / f".{_unique_part()}"
+    probe = directory / f".{unique_part()}"
     file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         probe.unlink()
@@ -185,116 +253,54 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(text).absolute()
 
 
-def _unique_part() -> str:
-    """Seconds, microseconds, process, a counter and chance: no two deliveries share it, on any machine."""
-    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{seconds}.M{microseconds:06}P{os.getpid()}Q{next(_counter)}R{_chance}"
+async def _by_name(recipient: Address, _: object) -> str:
+    return folder_name(recipient)
 
 
-def _host_part() -> str:
-    return socket.gethostname().replace("/", r"\057").replace(":", r"\072") or "localhost"
-
-
-class _Store:
-    """The handler: stores messages below a directory.
+class _Maildirs:
+    """The handlers of a plugin.
 
     Args:
-        root: The Maildir, or with `per_recipient` the directory of Maildirs.
-        device: The number of its file system.
-        per_recipient: A Maildir for each recipient.
+        root: The Maildir, or the directory of Maildirs.
+        storing: Stores messages there.
+        folder: Gives the folders of a recipient; None: all recipients have `root`.
     """
 
-    def __init__(self, root: Path, device: int, *, per_recipient: bool) -> None:
-        self._root = str(root)
-        self._device = device
-        self._per_recipient = per_recipient
-        # Asked once: a call that lets other threads run costs the event loop far more than it takes.
-        self._host = _host_part()
+    def __init__(self, root: Path, storing: Storing, folder: Folder | None) -> None:
+        self._root = root
+        self._storing = storing
+        self._folder = folder
+        #: Where answers are kept in `Address.data`: two plugins may ask for the same recipient.
+        self._key = f"{__name__} {id(self)}"
+
+    async def ask(self, ctx: RcptToContext) -> None:
+        """Refuse a recipient who has no folder."""
+        await self._folders_of(ctx.address, ctx)
 
     async def store(self, ctx: DataContext) -> None:
-        """Store a message for the recipients that no handler has refused, and name its file in the reply."""
+        """Store a message for the recipients that no handler has refused."""
         recipients = recipients_of(ctx)
         if not recipients:
             await ctx.stream.discard()
             return
         folders: dict[str, list[Address]] = {}
-        for recipient in recipients:
-            folder = f"{self._root}/{folder_name(recipient)}" if self._per_recipient else self._root
-            folders.setdefault(folder, []).append(recipient)
-        unique = _unique_part()
-        files = [self._new_file(folder, f"{unique}.{self._host}") for folder in folders]
-        try:
-            await self._deliver(ctx, files, [delivered_fields(ctx, its) for its in folders.values()])
-        finally:
-            # Unfinished: the disk failed, the client vanished, the message was refused, or the task is cancelled.
-            if any(file.place is not None for file in files):
-                await self._remove(ctx, files)
-        ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
+        if self._folder is None:
+            folders[str(self._root)] = recipients
+        else:
+            for recipient in recipients:
+                for folder in await self._folders_of(recipient, ctx):
+                    folders.setdefault(folder, []).append(recipient)
+        await self._storing.store(ctx, folders)
 
-    def _new_file(self, folder: str, name: str) -> NewFile:
-        make_missing = partial(_make_maildir, folder) if self._per_recipient else None
-        in_tmp = f"{folder}/tmp/{name}"  # noqa: S108 - that of the Maildir
-        return NewFile(in_tmp, f"{folder}/new", name, make_missing=make_missing)
-
-    async def _deliver(self, ctx: DataContext, files: Sequence[NewFile], heads: Sequence[bytes]) -> None:
-        """Write the message into all files, each after its head, and commit them."""
-        received, first, begun = received_field(ctx), files[0], False
-        # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
-        data = bytearray()
-        async for chunk in ctx.stream:
-            if not begun and chunk.startswith((b" ", b"\t")):
-                received += b"\r\n"
-            begun = True
-            data += chunk
-            if len(data) >= BATCH:
-                fields = (heads[0], received) if first.place is None else ()
-                with self._refusing(ctx):
-                    await trio.to_thread.run_sync(first.write, [*fields, data])
-                data.clear()
-        with self._refusing(ctx):
-            if first.place is None:
-                for file, head in zip(files, heads, strict=True):
-                    file.hold((head, received, data))
-            else:
-                await trio.to_thread.run_sync(_finish, data, files, heads)
-            await committer_of(self._device).commit(files)
-
-    @contextmanager
-    def _refusing(self, ctx: DataContext) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            _logger.error(
-                "session=%s cannot store the message in the Maildir %r: %s", ctx.session.id, self._root, error
-            )
-            raise refusal(error) from error
-
-    async def _remove(self, ctx: DataContext, files: Sequence[NewFile]) -> None:
-        def remove() -> None:
-            for file in files:
-                file.remove()
-
-        with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
-            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
-        if scope.cancelled_caught:
-            _logger.warning(
-                "session=%s the disk under %r does not answer: tmp may keep a file", ctx.session.id, self._root
-            )
-
-
-def _finish(data: bytearray, files: Sequence[NewFile], heads: Sequence[bytes]) -> None:
-    """Write the last octets of a message that was streamed to the first file, and make the other files copies of it."""
-    first = files[0]
-    first.write([data])
-    first.sync()
-    for file, head in zip(files[1:], heads[1:], strict=True):
-        file.write([head])
-        file.copy(first.path, skip=len(heads[0]))
-        file.sync()
-
-
-def _make_maildir(folder: str) -> None:
-    # new is made last: a folder that has it is complete.
-    for directory in (folder, *(f"{folder}/{name}" for name in ("tmp", "cur", "new"))):
-        if not is_directory(directory):
-            make_directory(directory)
+    async def _folders_of(self, recipient: Address, ctx: RcptToContext | DataContext) -> Sequence[str]:
+        """The folders of a recipient; one who has none is refused."""
+        found = recipient.data.get(self._key)
+        if not isinstance(found, list):
+            assert self._folder is not None
+            answer = await self._folder(recipient, ctx)
+            paths = [answer] if isinstance(answer, str | os.PathLike) else answer or []
+            # The paths that differ, each once.
+            found = recipient.data[self._key] = list(dict.fromkeys(str(self._root / path) for path in paths))
+        if not found:
+            ctx.reject(_NO_USER, 550, enhanced="5.1.1")
+        return found
