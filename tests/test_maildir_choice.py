@@ -267,11 +267,11 @@ async def test_file_systems_of_very_many_folders_are_forgotten(tmp_path: Path, m
 
     @app.on_data
     async def file(ctx: DataContext) -> None:
-        await deliver(tmp_path / f"{ctx.session.transaction // 2}", ctx)
+        await deliver(tmp_path / f"{ctx.session.transaction // 3}", ctx)
 
     async with open_client(app) as client:
         await client.ehlo()
-        for _ in range(6):
+        for _ in range(9):
             assert (await send(client)).code == 250
-    assert [len(files(tmp_path / f"{n}")) for n in range(3)] == [2, 2, 2]
+    assert [len(files(tmp_path / f"{n}")) for n in range(3)] == [3, 3, 3]
     assert devices == {f"{tmp_path}/2": tmp_path.stat().st_dev}
