@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -135,8 +136,13 @@ async def gate(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
 
 
 @asynccontextmanager
-async def committing(committer: Committer, *commits: Sequence[NewFile]) -> AsyncIterator[list[object]]:
-    """Commit all of them, each in a task of its own; gives how each has ended, in the order of the commits."""
+async def committing(
+    committer: Committer, *commits: Sequence[NewFile], begun: trio.Event | None = None
+) -> AsyncIterator[list[object]]:
+    """Commit all of them, each in a task of its own; gives how each has ended, in the order of the commits.
+
+    The first is in a batch of its own where an event says that this has begun.
+    """
     ended: list[object] = [None] * len(commits)
 
     async def commit(index: int, files: Sequence[NewFile]) -> None:
@@ -151,6 +157,8 @@ async def committing(committer: Committer, *commits: Sequence[NewFile]) -> Async
             for index, files in enumerate(commits):
                 nursery.start_soon(commit, index, files)
                 await trio.testing.wait_all_tasks_blocked()
+                if begun is not None:
+                    await begun.wait()
             yield ended
 
 
@@ -159,7 +167,7 @@ async def committing(committer: Committer, *commits: Sequence[NewFile]) -> Async
 
 async def test_what_waits_while_a_batch_is_under_way_is_the_next_batch(place: Place, gate: Gate) -> None:
     commits = [place.files() for _ in range(12)]
-    async with committing(Committer(), *commits):
+    async with committing(Committer(), *commits, begun=gate.begun):
         gate.open()
     assert gate.batches == [1, 11]
     assert all(map(place.is_there, commits))
@@ -177,12 +185,54 @@ async def test_one_alone_is_committed_by_one_call_in_a_thread(place: Place, monk
     monkeypatch.setattr(trio.to_thread, "run_sync", count)
     with System(place.root).at_work() as system:
         await committer.commit(files)
-    assert hops == [commit_together]
+    assert len(hops) == 1
     assert system.calls == [
         *("open", "writev", "fsync", "close", "open", "rename"),
         *("fsync directory", "close directory"),
     ]
     assert place.is_there(files)
+
+
+async def test_a_batch_waits_for_those_of_the_last_to_come_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every second batch is the one that waited alone while the others had theirs."""
+    found: list[int] = []
+    committer, all_wait = Committer(), trio.Event()
+    come_back = threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def note(commits: Sequence[Commit]) -> None:
+        found.append(len(commits))
+        if len(found) == 1:
+            token.run_sync_soon(all_wait.set)
+            assert come_back.wait(30)
+        commit_together(commits)
+        time.sleep(0.1)
+
+    async def commit_twice() -> None:
+        await committer.commit(place.files())
+        await committer.commit(place.files())
+
+    monkeypatch.setattr(_committer, "commit_together", note)
+    monkeypatch.setattr(_committer, "MAX_PATIENCE", 30)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit_twice)
+            await all_wait.wait()
+            nursery.start_soon(commit_twice)
+            nursery.start_soon(commit_twice)
+            await trio.testing.wait_all_tasks_blocked()
+            come_back.set()
+    # The last two wait as long as the batch before took, in vain: the third has done.
+    assert found == [1, 3, 2]
+    assert len(list((place.root / "new").iterdir())) == 6
+
+
+async def test_one_that_comes_alone_waits_for_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_committer, "MAX_PATIENCE", 30)
+    committer = Committer()
+    with trio.fail_after(20):
+        for _ in range(20):
+            await committer.commit(place.files())
 
 
 async def test_the_steps_of_a_batch_are_taken_together(place: Place) -> None:
@@ -248,7 +298,7 @@ async def test_a_batch_has_limits(
     place: Place, gate: Gate, limits: dict[str, int], octets: int, batches: list[int]
 ) -> None:
     commits = [place.files(octets=octets) for _ in range(10)] + [place.files(octets=octets - 1)]
-    async with committing(Committer(**limits), *commits):
+    async with committing(Committer(**limits), *commits, begun=gate.begun):
         gate.open()
     assert gate.batches == batches
     assert all(map(place.is_there, commits))
@@ -368,7 +418,7 @@ async def test_a_failure_that_is_no_error_of_the_system_is_raised_where_it_belon
 ) -> None:
     commits = [place.files() for _ in range(4)]
     monkeypatch.setattr(NewFile, "write_parts", lambda file: 1 / 0 if file.name == "2" else file.write(file.parts))
-    async with committing(Committer(), *commits) as ended:
+    async with committing(Committer(), *commits, begun=gate.begun) as ended:
         gate.open()
     assert [type(each) for each in ended] == [str, str, ZeroDivisionError, str]
     assert [place.is_there(files) for files in commits] == [True, True, False, True]
@@ -380,7 +430,7 @@ async def test_a_failure_that_is_no_error_of_the_system_is_raised_where_it_belon
 async def test_a_commit_that_is_cancelled_before_its_batch_is_taken_out(place: Place, gate: Gate) -> None:
     committer, waiting = Committer(), place.files()
     others = [place.files() for _ in range(3)]
-    async with committing(committer, *others):
+    async with committing(committer, *others, begun=gate.begun):
         with trio.move_on_after(0.01) as scope:
             await committer.commit(waiting)
         assert scope.cancelled_caught
@@ -424,7 +474,8 @@ async def test_a_commit_that_is_cancelled_in_its_batch_is_committed(
             await trio.lowlevel.checkpoint()
 
     monkeypatch.setattr(_committer, "commit_together", hold)
-    async with committing(committer, *others), trio.open_nursery() as nursery:
+    first = None if leads else begun[0]
+    async with committing(committer, *others, begun=first), trio.open_nursery() as nursery:
         nursery.start_soon(commit)
         await trio.testing.wait_all_tasks_blocked()
         for gate in gates[:-1]:
@@ -449,6 +500,7 @@ async def test_all_are_cancelled_at_once(place: Place, gate: Gate) -> None:
             for files in commits:
                 nursery.start_soon(committer.commit, files)
                 await trio.testing.wait_all_tasks_blocked()
+                await gate.begun.wait()
             nursery.cancel_scope.cancel()
             gate.open()
     assert gate.batches == [1]
@@ -479,7 +531,7 @@ async def test_a_leader_that_fails_lets_the_others_go_on(
         return await run_sync(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        async with committing(committer, *commits) as ended:
+        async with committing(committer, *commits, begun=gate.begun) as ended:
             patch.setattr(trio.to_thread, "run_sync", fail)
             gate.open()
     expected = ["committed", error] + ([error] * 3 if lasting else ["committed"] * 3)
@@ -487,6 +539,23 @@ async def test_a_leader_that_fails_lets_the_others_go_on(
     assert [place.is_there(files) for files in commits] == [each == "committed" for each in expected]
     await committer.commit(more := place.files())
     assert place.is_there(more)
+
+
+async def test_a_batch_that_fails_before_its_first_step_is_tried_by_the_others(place: Place, gate: Gate) -> None:
+    commits, error = [place.files() for _ in range(5)], MemoryError()
+    with pytest.MonkeyPatch.context() as patch:
+        async with committing(Committer(), *commits, begun=gate.begun) as ended:
+            failures = iter([error, error])
+
+            def fail(commits: Sequence[Commit]) -> None:
+                for each in failures:
+                    raise each
+                commit_together(commits)
+
+            patch.setattr(_committer, "commit_together", fail)
+            gate.open()
+    assert ended == ["committed", error, error, "committed", "committed"]
+    assert [place.is_there(files) for files in commits] == [True, False, False, True, True]
 
 
 def test_an_event_loop_that_fails_lets_the_batch_end(tmp_path: Path) -> None:

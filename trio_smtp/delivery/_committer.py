@@ -12,6 +12,8 @@ to the system. So the commits that wait at the same time are one batch, and one 
 A failure is that of its own commit: the next steps leave that commit out. When a directory cannot be synced, every
 commit of the batch fails that has a file in it.
 
+A batch waits a moment for those to come again who were in the last one (see `Committer._run`).
+
 No task in the background does this: the first task that waits leads. It runs the batch in which its own commit is,
 wakes the others of that batch, and makes the task that has waited longest the next leader. A task in a nursery would be
 cancelled together with the tasks that wait for it, and those would wait for ever.
@@ -20,23 +22,36 @@ cancelled together with the tasks that wait for it, and those would wait for eve
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import trio
 from trio.lowlevel import Abort, start_thread_soon
 
 from ._files import NewFile, open_directory, sync_directory
 
-__all__ = ["MAX_FILES", "MAX_OCTETS", "MAX_SYNCS", "Commit", "Committer", "commit_together", "committer_of"]
+__all__ = [
+    "MAX_FILES",
+    "MAX_OCTETS",
+    "MAX_PATIENCE",
+    "MAX_SYNCS",
+    "Commit",
+    "Committer",
+    "commit_together",
+    "committer_of",
+]
 
 #: A batch has at most so many files.
 MAX_FILES = 64
 #: A batch writes at most so many octets.
 MAX_OCTETS = 1_048_576
+#: Seconds that a batch waits at most for others to come.
+MAX_PATIENCE = 0.005
 #: So many threads sync at the same time.
 MAX_SYNCS = 8
 
@@ -142,6 +157,14 @@ class Committer:
         #: In the order in which they came; whoever leads is not among them.
         self._waiting: dict[Commit, None] = {}
         self._led = False
+        # The thread takes those who wait, and cancellation takes them out.
+        self._lock = threading.Lock()
+        #: How many may come: those of the last batch, and who waited when it ended.
+        self._expected = 1
+        #: Gets something when so many wait.
+        self._enough = SimpleQueue[None]()
+        #: How many seconds a batch waits for them.
+        self._patience = 0.0
         # Of its own: other work of the program in threads does not hold up a commit.
         self._limiter = trio.CapacityLimiter(1)
 
@@ -160,7 +183,7 @@ class Committer:
 
         Cancellation: until the batch begins that the files are in, the call raises `trio.Cancelled`; files that have a
         `NewFile.place` then are the caller's to remove. Afterwards the call waits until its batch has ended, which is
-        bounded by the limits above, and does not raise `trio.Cancelled`.
+        bounded by the limits above, and does not raise `trio.Cancelled`. Who leads a batch is in it from the start.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         commit = Commit(files)
@@ -177,39 +200,57 @@ class Committer:
         """Wait until a leader has settled the commit, or it is this task's turn to lead."""
 
         def abort(_: object) -> Abort:
-            if commit not in self._waiting:
-                return Abort.FAILED  # its batch has begun
-            del self._waiting[commit]
+            with self._lock:
+                if commit not in self._waiting:
+                    return Abort.FAILED  # its batch has begun
+                del self._waiting[commit]
             return Abort.SUCCEEDED
 
-        self._waiting[commit] = None
+        with self._lock:
+            self._waiting[commit] = None
+        if len(self._waiting) + 1 >= self._expected:
+            self._enough.put(None)
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _lead(self, commit: Commit) -> None:
         """Run the batch in which this commit is the first, and let the next task lead."""
-        batch = [commit, *self._take(commit)]
+        batch, self._enough = [commit], SimpleQueue[None]()
         try:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(commit_together, batch, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._run, batch, limiter=self._limiter)
         finally:
             self._pass_on(batch[1:])
 
-    def _take(self, first: Commit) -> Iterator[Commit]:
-        """Those that fit in a batch with this one; they wait no more."""
-        files, octets = len(first.files), first.octets
-        for commit in list(self._waiting):
-            files += len(commit.files)
-            octets += commit.octets
-            if files > self._max_files or octets > self._max_octets:
-                return
-            del self._waiting[commit]
-            yield commit
+    def _run(self, batch: list[Commit]) -> None:
+        """Add to the batch what is to be committed with its first, and settle it. Blocks.
+
+        Those of a batch are answered at the same time, so that their clients' next messages come at nearly the same
+        time. A batch that begins with the first of them, alone, takes as long as one of all, and all others wait for
+        it. So it waits for as many as may come, no longer than the last batch took, and never where one comes at a
+        time.
+        """
+        if len(self._waiting) + 1 < self._expected:
+            with suppress(Empty):
+                self._enough.get(timeout=self._patience)
+        files, octets = len(batch[0].files), batch[0].octets
+        with self._lock:
+            for commit in list(self._waiting):
+                files += len(commit.files)
+                octets += commit.octets
+                if files > self._max_files or octets > self._max_octets:
+                    break
+                del self._waiting[commit]
+                batch.append(commit)
+        start = time.perf_counter()
+        commit_together(batch)
+        self._patience = min(time.perf_counter() - start, MAX_PATIENCE)
 
     def _pass_on(self, batch: Sequence[Commit]) -> None:
         """Wake those whose commits are settled, and the next leader.
 
         Where the thread could not begin, the others of the batch are not settled: each of them tries it again.
         """
+        self._expected = min(1 + len(batch) + len(self._waiting), self._max_files)
         unsettled = dict.fromkeys(commit for commit in batch if not commit.settled)
         self._waiting = {**unsettled, **self._waiting}
         for commit in batch:
