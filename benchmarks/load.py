@@ -3,7 +3,8 @@
     python benchmarks/load.py PORT [--pid PID] [--connections N] [--size OCTETS] [--new] [--pipelined] [...]
 
 Everything that it sends is made beforehand; what is left to do for each reply is a `recv`, one regular expression and a
-`send`. It prints one line of JSON: messages, octets and seconds, and the CPU time of server and client in between.
+`send`. It prints one line of JSON: messages, octets and seconds, the CPU time of server and client in between, and the
+time from a message's first octet to its 250 that 99 of 100 messages kept below.
 An unexpected reply, a lost connection or a server that answers too little ends it with one line and exit code 1.
 Only 127.0.0.1 is ever connected to.
 """
@@ -109,11 +110,12 @@ class Load:
 
     def _begin(self) -> None:
         self.messages = 0
+        self._latencies: list[float] = []
         self._cpu = (self._server_cpu(), time.process_time())
         self._start = time.perf_counter()
 
-    def count(self) -> None:
-        """A message was accepted."""
+    def count(self, begun: float) -> None:
+        """A message was accepted, whose first octets were sent at that time."""
         if self.finished:
             return
         now = time.perf_counter()
@@ -123,6 +125,7 @@ class Load:
                 self._begin()
             return
         self.messages += 1
+        self._latencies.append(now - begun)
         if now - self._start >= self._arguments.seconds or self.messages == self._arguments.messages:
             self.seconds = now - self._start
             self.server_cpu = self._server_cpu() - self._cpu[0]
@@ -151,6 +154,7 @@ class Load:
             "seconds": self.seconds,
             "server_cpu": self.server_cpu,
             "client_cpu": self.client_cpu,
+            "latency_p99": sorted(self._latencies)[len(self._latencies) * 99 // 100],
         }
 
 
@@ -173,6 +177,7 @@ class Connection:
         self._step = load.steps[0]
         self._came = b""
         self._unsent: memoryview | None = None
+        self._begun = 0.0
         load.selector.register(self.sock, _READ, self._ready)
 
     def _ready(self) -> None:
@@ -206,7 +211,7 @@ class Connection:
         then, load = self._step.then, self.load
         self._number += 1
         if then is Then.COUNT:
-            load.count()
+            load.count(self._begun)
             if load.finished:
                 return
             if not load.new:
@@ -227,6 +232,8 @@ class Connection:
 
     def _next(self) -> None:
         self._step = self.load.steps[self._number]
+        if self._number == self.load.again:
+            self._begun = time.perf_counter()
         self._send(self._step.octets)
 
     def _send(self, octets: bytes | memoryview) -> None:

@@ -150,6 +150,7 @@ def _draw(axis: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     axis.set_yticks(range(len(rows)), [f"{row.case}: {row.title}" for row in rows], fontsize=9)
     axis.set_ylim(len(rows) - 0.45, -0.55)
     axis.xaxis.set_major_formatter("{x:,g}")
+    axis.xaxis.set_minor_formatter("")  # it would label them where there is less than a decade
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x", which="major", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)

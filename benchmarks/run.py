@@ -5,7 +5,7 @@
 
 Needs `pip install 'trio-smtp[bench]'`: aiosmtpd, trustme, matplotlib. Measures smtp-server (npm) and smtp-sink
 (Postfix) too where they are installed; says what it leaves out, and why. A full run writes its table into
-docs/benchmarks.md and its plot to docs/benchmarks.png; one of a few cases or servers prints it only, unless --output
+docs/benchmarks.md and its plots beside it; one of a few cases or servers prints it only, unless --output
 says where to. Only 127.0.0.1 is used; every process that was started is ended, also on Ctrl-C. About two minutes.
 """
 
@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import durable
 import report
 from contenders import OURS, PEERS, ROOT, Contender, Missing, ours, ours_by_version, peer
 from processes import Server, cores, open_files, peak_memory, run, running
@@ -65,6 +66,7 @@ CASES = {
     "growth": Case("how far a 50 MiB message moves the peak of the memory"),
     "idle": Case(f"memory for each of {IDLE:,} idle connections"),
     "startup": Case("import, beyond trio's or asyncio's own"),
+    "durable": Case("4 KiB into a Maildir on a disk, beside Postfix: a table and a plot of its own"),
 }
 LOADS = ("a", "b", "c", "gs", "e", "eD", "ebd")
 
@@ -129,6 +131,8 @@ class Bench:
         if "startup" in cases:
             self._say("startup")
             self._imports()
+        if "durable" in cases and not self.options.python:
+            durable.measure(self.options, self._say, self.failures)
 
     def _say(self, text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
@@ -346,6 +350,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--servers", type=names(every), metavar="A,B,...", help=f"of {','.join(every)}; default: all")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.3, help="of a load in a round (default: %(default)s)")
+    parser.add_argument("--directory", metavar="DIR", help="on the disk for durable (default: that of temporary files)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where benchmarks.md and benchmarks.png are written")
     parser.add_argument(
         "--python", action="append", metavar="PATH", help="measure the library alone under this interpreter, and others"

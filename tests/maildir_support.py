@@ -23,7 +23,8 @@ LARGE = b"".join(b"%-62d\r\n" % n for n in range(16_384))
 
 
 _FIELDS = re.compile(
-    rb"Return-Path: <[^\r\n]*>\r\n(?:Delivered-To: [^\r\n]*\r\n)+Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+    rb"Return-Path: <[^\r\n]*>\r\n(?:(?:X-Original-To: [^\r\n]*\r\n)*Delivered-To: [^\r\n]*\r\n)+"
+    rb"Received: [^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
 )
 
 

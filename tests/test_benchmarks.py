@@ -90,6 +90,26 @@ def test_a_run_writes_its_table_and_says_what_it_leaves_out(tmp_path: Path) -> N
     assert page.partition("-->\n")[2].rpartition("<!--")[0].strip() == finished.stdout.strip()
 
 
+def test_the_case_of_its_own_has_a_table_that_says_what_a_250_means(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    finished = run(
+        *("run.py", "--cases", "durable", "--rounds", "1", "--output", str(tmp_path)),
+        *("--directory", str(tmp_path / "disk")),
+        PATH=str(tmp_path),
+    )
+    assert finished.returncode == 0, finished.stderr
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.startswith("<!-- begin: durable -->\n\n| case | figure | trio_smtp |")
+    figures = [line.split(" | ") for line in page.splitlines() if re.search(r"\| (messages/s|p99 ms|CPU µs) \|", line)]
+    assert [cells[0].strip("| ") for cells in figures[::3]] == [
+        f"{connections}: 4 KiB into a Maildir" for connections in ("1 connection", "20 connections", "100 connections")
+    ]
+    assert len(figures) == 9
+    assert all(float(cells[2].strip(" |").replace(",", "")) > 0 for cells in figures)
+    assert "* What a 250 of trio_smtp means: the file and its name in the Maildir are synced." in page
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
 def test_what_stands_around_the_table_stays(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     begin, end = "<!-- begin: servers -->\n", "<!-- end: servers -->\n"
@@ -166,6 +186,19 @@ async def test_the_client_counts_the_messages_that_were_accepted(
     assert counted.sizes == [4096] * 25
     assert found["seconds"] > 0
     assert found["server_cpu"] > 0
+
+
+async def test_the_client_tells_how_long_nearly_all_messages_took() -> None:
+    app = App()
+
+    @app.on_data
+    async def wait(ctx: DataContext) -> None:
+        await ctx.stream.discard()
+        await trio.sleep(0.05)
+
+    async with serving(app) as server:
+        _, found, _ = await load(port_of(server), "--connections", "1", "--messages", "3")
+    assert 0.05 <= found["latency_p99"] <= found["seconds"]
 
 
 async def test_messages_of_the_warm_up_are_not_counted() -> None:

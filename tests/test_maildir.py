@@ -17,8 +17,8 @@ import trio
 import trio.testing
 
 from trio_smtp import Address, App, Config, DataContext
-from trio_smtp.delivery import maildir
-from trio_smtp.delivery.maildir import BATCH
+from trio_smtp.delivery import _storing
+from trio_smtp.delivery.maildir import BATCH, maildir
 from trio_smtp.testing import Client, open_client
 
 from .maildir_support import (
@@ -153,10 +153,11 @@ async def test_a_message_without_a_sender_has_an_empty_return_path(tmp_path: Pat
 
 
 async def test_every_delivery_has_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the clock stands still, and chance repeats itself
+    # the clock stands still, and chance is asked once in each process
     monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_000_042_999)
-    monkeypatch.setattr(os, "urandom", lambda size: b"\xab" * size)
+    monkeypatch.setattr("trio_smtp.delivery._storing._chance", "abababab")
     monkeypatch.setattr(socket, "gethostname", lambda: "a/b:c")
+    monkeypatch.setattr("trio_smtp.delivery._storing.host_part", _storing.host_part.__wrapped__)  # asked once, else
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
         replies = [await send(client) for _ in range(3)]
@@ -195,9 +196,11 @@ async def test_a_message_is_on_the_disk_before_it_has_a_name_and_the_name_before
             steps.append("sync the directory" if is_directory(file) else f"sync {os.fstat(file).st_size} octets")
             synced(file)
 
-        def rename(source: Path, target: Path) -> None:
-            steps.append(f"{Path(source).parent.name} -> {Path(target).parent.name}")
-            renamed(source, target)
+        def rename(source: str, target: str, *, dst_dir_fd: int) -> None:
+            new = (tmp_path / "new").stat()
+            where = "new" if os.path.samestat(os.fstat(dst_dir_fd), new) else "elsewhere"
+            steps.append(f"{Path(source).parent.name} -> {where}")
+            renamed(source, target, dst_dir_fd=dst_dir_fd)
 
         monkeypatch.setattr(os, "fsync", fsync)
         monkeypatch.setattr(os, "rename", rename)
@@ -227,12 +230,13 @@ async def test_a_small_message_costs_one_hop_to_a_thread_and_a_large_one_bounded
 
 
 async def test_what_the_system_writes_in_part_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.write
+    write, writev = os.write, os.writev
 
     def write_some(file: int, data: memoryview) -> int:
         return write(file, data[:100] if is_file(file) else data)
 
     monkeypatch.setattr(os, "write", write_some)
+    monkeypatch.setattr(os, "writev", lambda file, parts: writev(file, [part[:30] for part in parts[:1]]))
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
         assert (await send(client, LARGE[:6400])).code == 250
@@ -257,9 +261,9 @@ BROKEN = (451, "4.3.0", "Local error in processing")
 
 Failure = tuple[str, int, Callable[..., bool], tuple[int, str, str]]
 FAILURES: list[Failure] = [
-    ("write", errno.ENOSPC, is_file, FULL),
-    ("write", errno.EDQUOT, is_file, FULL),
-    ("write", errno.EIO, is_file, BROKEN),
+    ("writev", errno.ENOSPC, is_file, FULL),
+    ("writev", errno.EDQUOT, is_file, FULL),
+    ("writev", errno.EIO, is_file, BROKEN),
     ("fsync", errno.ENOSPC, is_file, FULL),
     ("fsync", errno.EIO, is_file, BROKEN),
     ("fsync", errno.EIO, is_directory, BROKEN),
@@ -299,7 +303,7 @@ async def test_a_failing_disk_leaves_nothing_behind(
 async def test_a_disk_that_fills_up_in_the_middle_of_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_client(App().use(maildir(tmp_path))) as client:
         await client.ehlo()
-        Patch(monkeypatch, "write").fail(errno.ENOSPC, lambda file, data: is_file(file) and os.fstat(file).st_size > 0)
+        Patch(monkeypatch, "writev").fail(errno.ENOSPC, lambda file, data: is_file(file) and os.fstat(file).st_size > 0)
         reply = await send(client, LARGE)
         assert (reply.code, reply.enhanced) == (452, "4.3.1")
         assert files(tmp_path) == []
@@ -322,7 +326,7 @@ async def test_closing_the_file_may_fail_too(
         monkeypatch.setattr(os, "close", close_badly)
         assert (await send(client)).code == 452
         # once more when it is closed to be removed
-        Patch(monkeypatch, "write").fail(errno.ENOSPC, is_file)
+        Patch(monkeypatch, "writev").fail(errno.ENOSPC, is_file)
         assert (await send(client)).code == 452
     assert files(tmp_path) == []
     assert sum("Disk quota exceeded" in record.getMessage() for record in caplog.records) == 2

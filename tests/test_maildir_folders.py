@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_smtp import Address, App
-from trio_smtp.delivery import maildir
-from trio_smtp.delivery.maildir import folder_name, prepare
+from trio_smtp.delivery.maildir import folder_name, maildir, prepare
 from trio_smtp.testing import open_client
 
 from .maildir_support import (
@@ -145,11 +144,11 @@ async def test_a_reader_that_is_quicker_than_a_failure_keeps_its_message(
     app = App().use(maildir(tmp_path, per_recipient=True))
     rename = os.rename
 
-    def rename_and_read(source: Path, target: Path) -> None:
-        if "c@example.com" in str(target):
+    def rename_and_read(source: str, target: str, *, dst_dir_fd: int) -> None:
+        if "c@example.com" in source:
             raise OSError(errno.EIO, "Input/output error")
-        rename(source, target)
-        rename(target, f"{target.parent.parent}/cur/{target.name}:2,S")
+        rename(source, target, dst_dir_fd=dst_dir_fd)
+        rename(f"../new/{target}", f"../cur/{target}:2,S", src_dir_fd=dst_dir_fd, dst_dir_fd=dst_dir_fd)
 
     async with open_client(app) as client:
         await client.ehlo()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import socket
 from email.message import EmailMessage
 from pathlib import Path
@@ -32,6 +33,17 @@ def test_a_plugin_that_was_not_called(factory: Any) -> None:
         App().use(factory)
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert f"app.use({factory.__name__}(...))" in said
+
+
+@pytest.mark.parametrize("name", ["delivery.maildir", "plugins.denylist"])
+def test_the_module_of_a_plugin(name: str) -> None:
+    module: Any = importlib.import_module(f"trio_smtp.{name}")
+    function = name.partition(".")[2]
+    with pytest.raises(TypeError) as caught:
+        App().use(module)
+    assert str(caught.value) == (
+        f"use: trio_smtp.{name} is a module: from trio_smtp.{name} import {function}, then app.use({function}(...))"
+    )
 
 
 def test_a_plugin_may_return_what_it_has_registered(tmp_path: Path) -> None:

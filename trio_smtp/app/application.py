@@ -247,11 +247,16 @@ class App(BaseApp):
         """Let a plugin register its handlers.
 
         Args:
-            plugin: Called with this App. A function that makes a plugin, given in its stead, is a TypeError.
+            plugin: Called with this App. A function that makes a plugin, given in its stead, is a TypeError, and so is
+                the module that holds it.
 
         Returns:
             This App, so that calls chain.
         """
+        given: object = plugin
+        if inspect.ismodule(given):
+            path, name = given.__name__, given.__name__.rpartition(".")[2]
+            raise TypeError(f"use: {path} is a module: from {path} import {name}, then app.use({name}(...))")
         wanted = f"a function that makes a plugin is called first: app.use({getattr(plugin, '__name__', plugin)}(...))"
         try:
             made: object = plugin(self)  # type: ignore[func-returns-value] # None, unless it was not called

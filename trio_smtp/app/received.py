@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from email.utils import format_datetime, localtime
+from functools import lru_cache
 
 from .session import Envelope, Session
 
@@ -24,6 +26,12 @@ def _peer(session: Session) -> str:
     return f"{_NOT_IN_DOMAIN.sub('?', session.client_hostname)} {literal}"
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """The date (RFC 5322 section 3.3) for this second, which is now: messages of the same second share it."""
+    return format_datetime(localtime())
+
+
 def received_header(session: Session, envelope: Envelope, hostname: str) -> bytes:
     """Build the field, folded, CRLF included.
 
@@ -40,5 +48,5 @@ def received_header(session: Session, envelope: Envelope, hostname: str) -> byte
     if session.tls_options is not None:
         parts.append(f"tls {session.tls_options.standard_name}")
     parts[-1] += ";"
-    parts.append(format_datetime(localtime()))
+    parts.append(_date(int(time.time())))
     return "\r\n\t".join(parts).encode() + b"\r\n"

@@ -1,7 +1,8 @@
-"""Where messages go: plugins that store or pass on what was accepted."""
+"""Where messages go: plugins that store or pass on what was accepted.
+
+Each is a function in a module of the same name: ``from trio_smtp.delivery.maildir import maildir``.
+"""
 
 from __future__ import annotations
 
-from trio_smtp.delivery.maildir import maildir as maildir
-
-__all__ = ["maildir"]
+__all__: list[str] = []

@@ -1,93 +1,168 @@
-"""Delivery into a Maildir: one file per message, stored as a whole or not at all.
+r"""Delivery into a Maildir: one file per message, stored as a whole or not at all.
 
 A Maildir is a directory with `tmp`, `new` and `cur`. A message is written to a file in `tmp`, where no reader looks, is
 synced to the disk, and renamed into `new` when it is complete; then `new` itself is synced, so that the name survives a
 power cut as well. The 250 leaves after that. When a step before fails, the files that were made are removed.
 
-Every call that can block runs in a worker thread, and the steps are batched, because a hop to a thread costs more than
-most of the calls: a message of up to `BATCH` octets is gathered first and costs one hop, a larger one is
-streamed with one hop for each batch, so that memory stays bounded whatever its size.
+The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient of the folder (the message itself need
+not name them: Bcc) with an `X-Original-To:` field before it for each address that a handler has rewritten to it, a
+`Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message that begins with a
+space or a tab, which would go on with the `Received:` field, has an empty line before it. The reply names the file:
+`250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e` is the first part of its name; a dot and the host's name (`/`
+and `:` as `\057` and `\072`) follow.
 
-A step of the disk cannot be cancelled: a cancellation takes effect after it, and removes the file.
+Every call that can block runs in a worker thread, and messages that wait at the same time are committed together.
+
+A step of the disk cannot be cancelled: a cancellation takes effect before it, or after the message is stored.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import itertools
-import logging
 import os
-import socket
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
-from trio_smtp import Address, App, DataContext, Plugin, Reply, SMTPError
+from trio_smtp import Address, App, DataContext, Plugin, RcptToContext
 
-__all__ = ["BATCH", "folder_name", "maildir", "prepare"]
+from ._files import is_directory, make_directory
+from ._storing import BATCH, Storing, make_maildir, unique_part
+from ._trace import recipients_of
 
-#: Octets that are gathered before a worker thread writes them.
-BATCH = 262_144
+__all__ = ["BATCH", "Folder", "deliver", "folder_name", "maildir", "prepare"]
 
-_CLEANUP_SECONDS = 5.0
+_Path = str | os.PathLike[str]
+#: Gives a recipient's Maildir, or several, below the root; None: there is no such recipient.
+Folder = Callable[[Address, RcptToContext | DataContext], Awaitable[_Path | Iterable[_Path] | None]]
+
 _MAX_FOLDER_NAME = 200
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Every other octet is escaped: "%" because it begins an escape, "@" and "~" because folder_name adds them.
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789+-_.")
+_NO_USER = "No such user here"
 
-_counter = itertools.count()
-_logger = logging.getLogger(__name__)
+# The file systems of folders that `deliver` was given.
+_devices: dict[str, int] = {}
+_MAX_DEVICES = 10_000
 
 
-def maildir(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Plugin:
-    r"""Store every message in a Maildir.
-
-    The file holds a `Return-Path:` field, a `Delivered-To:` field for each recipient (the message itself need not name
-    them: Bcc), a `Received:` field and then, octet for octet, what the client sent, with its CRLF line ends. A message
-    that begins with a space or a tab, which would go on with the `Received:` field, has an empty line before it. The
-    reply names the file: ``250 2.0.0 Queued as 1732159200.M491223P812Q3R5f0c9a1e`` is the first part of its name; a dot
-    and the host's name (``/`` and ``:`` as ``\057`` and ``\072``) follow.
+def maildir(
+    root: _Path | None = None,
+    *,
+    per_recipient: bool = False,
+    folder: Folder | None = None,
+    create: bool = True,
+    path: _Path | None = None,
+) -> Plugin:
+    """Store every message in a Maildir. The module says what its file holds.
 
     A full disk or an exceeded quota is answered with 452 4.3.1, any other failure (a folder that vanished, a file
     system that became read-only) with 451 4.3.0; both are logged, and nothing is left behind.
 
-    With `per_recipient` each recipient has a Maildir below `path`, which is named by `folder_name` and created with the
+    With `per_recipient` each recipient has a Maildir below `root`, which is named by `folder_name` and created with the
     recipient's first message: refuse unknown recipients beforehand, in a handler or with
-    `trio_smtp.plugins.recipient_filter`. `Delivered-To:` names the recipients of the folder alone. All recipients get
-    the message, or none does. Recipients with the same folder get one copy.
+    `trio_smtp.plugins.recipient_filter`. With `folder` your function says where a recipient's messages go, and who is
+    none. Either way all recipients get the message or none does, and those with the same folder get one copy.
 
     In LMTP, recipients that an earlier handler has refused (`DataContext.reject_recipient`) get no copy; when all are
     refused the message is not stored.
 
+    Messages that wait for the disk at the same time are synced together, each before its own 250. A failure is that of
+    one message, except that of syncing a directory: all messages are refused that this would have made safe.
+
+    Cancellation: a message whose files are being synced is stored.
+
     Args:
-        path: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories
-            have the mode 0700, messages 0600. The file system must be a POSIX one.
+        root: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories have the
+            mode 0700, messages 0600. The file system must be a POSIX one.
         per_recipient: A Maildir for each recipient.
+        folder: Awaited with an address and the context at RCPT, after the handlers that were registered before; its
+            answer is kept in `Address.data`. It is awaited again for recipients that handlers of `on_data` have added.
+            No folder: 550 5.1.1. A relative path begins at `root`, an absolute one and ``..`` lead elsewhere.
+        create: Make what is missing. Without it a root that is missing is an error when the plugin is installed, and a
+            missing Maildir of a recipient one of the disk (451).
+        path: Another name of `root`.
 
     Returns:
         A plugin. Installing it raises OSError when nothing can be written there, see `prepare`.
 
     Raises:
-        ValueError: `path` is empty or has a NUL in it.
+        ValueError: `root` is empty or has a NUL in it, or there is none; `folder` stands beside `per_recipient`.
 
     Example:
         >>> app.use(maildir("/var/mail/incoming"))
 
     RFC: RFC 5321 section 4.4 (Return-Path and Received), RFC 9228 (Delivered-To).
     """
-    root = _absolute(path)
+    return _plugin(root if path is None else path, per_recipient=per_recipient, folder=folder, create=create)
 
-    async def store(ctx: DataContext) -> None:
-        await _store(ctx, root, per_recipient=per_recipient)
+
+def _plugin(path: _Path | None, *, per_recipient: bool, folder: Folder | None, create: bool) -> Plugin:
+    root = _absolute(path or "")
+    if per_recipient and folder is not None:
+        raise ValueError("folder says where a recipient's messages go: per_recipient cannot stand beside it")
+    several = per_recipient or folder is not None
 
     def install(app: App) -> None:
-        prepare(root, per_recipient=per_recipient)
-        app.on_data(store)
+        device = _prepare(root, several=several, create=create)
+        storing = Storing(str(root), device, create=several and create)
+        handlers = _Maildirs(root, storing, _by_name if per_recipient else folder)
+        if folder is not None:
+            app.on_rcpt_to(handlers.ask)
+        app.on_data(handlers.store)
 
     return install
+
+
+async def deliver(
+    folders: _Path | Iterable[_Path] | Mapping[_Path, Iterable[Address]], ctx: DataContext, *, create: bool = True
+) -> None:
+    """Store a message in Maildirs, for a handler that decides by itself where messages go.
+
+    All of them get it, or none does. `DataContext.reply` names the file afterwards.
+
+    Args:
+        folders: A Maildir, or several, whose files name all recipients that no handler has refused; or a mapping of
+            Maildirs to the recipients that each file names.
+        ctx: The message.
+        create: Make a Maildir that is missing, but not its parents.
+
+    Raises:
+        SMTPError: 452 4.3.1 for a full disk, 451 4.3.0 for any other failure; logged, and nothing is left behind.
+        ValueError: There is no folder, or a path is empty or has a NUL in it.
+        MessageTooLarge, MessageMalformed, MessageIncomplete, StreamConsumed: As reading `DataContext.stream` does.
+
+    Cancellation: a message whose files are being synced is stored.
+
+    Example:
+        >>> @app.on_data
+        ... async def file(ctx):
+        ...     await deliver("junk" if looks_like_junk(ctx) else "inbox", ctx)
+    """
+    if isinstance(folders, Mapping):
+        found = {str(_absolute(path)): list(recipients) for path, recipients in folders.items()}
+    else:
+        paths = [folders] if isinstance(folders, str | os.PathLike) else folders
+        found = {str(_absolute(path)): recipients_of(ctx) for path in paths}
+    if not found:
+        raise ValueError("folders: at least one is needed")
+    first = next(iter(found))
+    await Storing(first, await _device_of(first), create=create).store(ctx, found)
+
+
+async def _device_of(folder: str) -> int:
+    """The number of a folder's file system; it is asked for once."""
+    device = _devices.get(folder)
+    if device is None:
+        try:
+            device = (await trio.to_thread.run_sync(os.stat, folder)).st_dev
+        except OSError:
+            return 0  # It is made, or is an error, when the message is stored.
+        if len(_devices) >= _MAX_DEVICES:
+            _devices.clear()
+        _devices[folder] = device
+    return device
 
 
 def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> None:
@@ -103,24 +178,36 @@ def prepare(path: str | os.PathLike[str], *, per_recipient: bool = False) -> Non
         OSError: It cannot be created or written. `strerror` is one line that names the Maildir and the cause.
         ValueError: `path` is empty or has a NUL in it.
     """
-    root = _absolute(path)
+    _prepare(_absolute(path), several=per_recipient, create=True)
+
+
+def _prepare(root: Path, *, several: bool, create: bool) -> int:
+    """Do what `prepare` says; returns the number of the file system."""
     try:
-        for directory in [*reversed(root.parents), root]:
-            if not directory.is_dir():
-                _make_directory(directory)
-        if not per_recipient:
-            _make_maildir(root)
-        for directory in [root] if per_recipient else [root / "tmp", root / "new"]:
-            # Readers of a Maildir ignore names that begin with a dot.
-            probe = directory / f".{_unique_part()}"
-            file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                probe.unlink()
-            finally:
-                os.close(file)
+        if create:
+            for directory in [*reversed(root.parents), root]:
+                if not is_directory(str(directory)):
+                    make_directory(str(directory))
+            if not several:
+                make_maildir(str(root))
+        if not several:
+            _probe(root / "tmp")
+        return _probe(root if several else root / "new")
     except OSError as error:
         cause = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         raise OSError(error.errno, f"cannot use the Maildir {str(root)!r}: {cause}") from error
+
+
+def _probe(directory: Path) -> int:
+    """Make a file in a directory and remove it; returns the number of the file system."""
+    # Readers of a Maildir ignore names that begin with a dot.
+    probe = directory / f".{unique_part()}"
+    file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        probe.unlink()
+        return os.fstat(file).st_dev
+    finally:
+        os.close(file)
 
 
 def folder_name(address: Address) -> str:
@@ -166,213 +253,54 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(text).absolute()
 
 
-def _unique_part() -> str:
-    """Seconds, microseconds, process, a counter and chance: no two deliveries share it, on any machine."""
-    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{seconds}.M{microseconds:06}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
+async def _by_name(recipient: Address, _: object) -> str:
+    return folder_name(recipient)
 
 
-def _host_part() -> str:
-    return socket.gethostname().replace("/", r"\057").replace(":", r"\072") or "localhost"
-
-
-def _head(ctx: DataContext, recipients: Iterable[Address]) -> bytes:
-    """What the file in a folder begins with: Return-Path (RFC 5321 section 4.4), then Delivered-To (RFC 9228)."""
-    sender = ctx.envelope.mail_from
-    fields = [b"Return-Path: <%s>\r\n" % (_octets(sender) if sender is not None else b"")]
-    fields += [b"Delivered-To: %s\r\n" % name for name in dict.fromkeys(map(_octets, recipients))]
-    return b"".join(fields)
-
-
-def _octets(address: Address) -> bytes:
-    # The address grammar refuses control octets, but a handler may have put an Address of its own there: with a line
-    # end in it, it would add header fields.
-    octets = address.address.encode("utf-8", "replace")
-    return bytes(octet if octet >= 0x20 and octet != 0x7F else 0x3F for octet in octets)
-
-
-async def _store(ctx: DataContext, root: Path, *, per_recipient: bool) -> None:
-    """Store a message for the recipients that no handler has refused, and name its file in the reply."""
-    unique = _unique_part()
-    recipients = [recipient for recipient in ctx.envelope.rcpt_to if recipient not in ctx.recipient_replies]
-    if not recipients:
-        await ctx.stream.discard()
-        return
-    folders: dict[Path, list[Address]] = {}
-    for recipient in recipients:
-        folders.setdefault(root / folder_name(recipient) if per_recipient else root, []).append(recipient)
-    heads = {folder: _head(ctx, its) for folder, its in folders.items()}
-    delivery = _Delivery(heads, f"{unique}.{_host_part()}", create=per_recipient)
-    await _deliver(ctx, delivery, root)
-    ctx.reply = Reply(250, f"Queued as {unique}", "2.0.0")
-
-
-async def _deliver(ctx: DataContext, delivery: _Delivery, root: Path) -> None:
-    # A bytearray and not a list of chunks: a client that sends single octets would make an object of each.
-    data = bytearray(delivery.head)
-    data += ctx.received_header().rstrip(b"\r\n") + b"\r\n"
-    begun = False
-    try:
-        async for chunk in ctx.stream:
-            if not begun and chunk.startswith((b" ", b"\t")):
-                data += b"\r\n"
-            begun = True
-            data += chunk
-            if len(data) >= BATCH:
-                await _in_thread(ctx, root, delivery.write, data)
-                data.clear()
-        await _in_thread(ctx, root, delivery.commit, data)
-    finally:
-        # Unfinished: the disk failed, the client vanished, the message was refused, or the task is cancelled.
-        if delivery.unfinished:
-            with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
-                await trio.to_thread.run_sync(delivery.abort, abandon_on_cancel=True)
-            if scope.cancelled_caught:
-                _logger.warning(
-                    "session=%s the disk under %r does not answer: tmp may keep a file", ctx.session.id, str(root)
-                )
-
-
-async def _in_thread(ctx: DataContext, root: Path, step: Callable[[bytearray], None], data: bytearray) -> None:
-    try:
-        await trio.to_thread.run_sync(step, data)
-    except OSError as error:
-        _logger.error("session=%s cannot store the message in the Maildir %r: %s", ctx.session.id, str(root), error)
-        if error.errno in _NO_SPACE:
-            raise SMTPError("Insufficient system storage", 452, "4.3.1") from error
-        raise SMTPError("Local error in processing", 451, "4.3.0") from error
-
-
-class _Delivery:
-    """One message on its way into one or more Maildirs.
-
-    Its methods block and belong in a worker thread, one at a time. After one that failed only `abort` may follow.
+class _Maildirs:
+    """The handlers of a plugin.
 
     Args:
-        heads: The folders, and what the file begins with in each of them.
-        file_name: Its name in all of them.
-        create: Make folders that are missing.
+        root: The Maildir, or the directory of Maildirs.
+        storing: Stores messages there.
+        folder: Gives the folders of a recipient; None: all recipients have `root`.
     """
 
-    __slots__ = ("_create", "_file", "_file_name", "_folders", "_heads", "_made")
+    def __init__(self, root: Path, storing: Storing, folder: Folder | None) -> None:
+        self._root = root
+        self._storing = storing
+        self._folder = folder
+        #: Where answers are kept in `Address.data`: two plugins may ask for the same recipient.
+        self._key = f"{__name__} {id(self)}"
 
-    def __init__(self, heads: Mapping[Path, bytes], file_name: str, *, create: bool) -> None:
-        self._heads = heads
-        self._folders = list(heads)
-        self._file_name = file_name
-        self._create = create
-        self._file: int | None = None
-        # The message's files as they are now, at most one in each folder.
-        self._made: list[Path] = []
+    async def ask(self, ctx: RcptToContext) -> None:
+        """Refuse a recipient who has no folder."""
+        await self._folders_of(ctx.address, ctx)
 
-    @property
-    def head(self) -> bytes:
-        """What the first data to be written begins with."""
-        return self._heads[self._folders[0]]
+    async def store(self, ctx: DataContext) -> None:
+        """Store a message for the recipients that no handler has refused."""
+        recipients = recipients_of(ctx)
+        if not recipients:
+            await ctx.stream.discard()
+            return
+        folders: dict[str, list[Address]] = {}
+        if self._folder is None:
+            folders[str(self._root)] = recipients
+        else:
+            for recipient in recipients:
+                for folder in await self._folders_of(recipient, ctx):
+                    folders.setdefault(folder, []).append(recipient)
+        await self._storing.store(ctx, folders)
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether there are files to remove."""
-        return bool(self._made)
-
-    def write(self, data: bytearray) -> None:
-        """Append to the file in tmp, which is made with the first octets."""
-        _write(self._open(), data)
-
-    def commit(self, data: bytearray) -> None:
-        """Append the last octets, and put the whole message into every folder's new, for good."""
-        file = self._open()
-        _write(file, data)
-        os.fsync(file)
-        self._close()
-        # Copy first, because copying may fail: nobody reads tmp, so that nothing of the message has been seen then.
-        for folder in self._folders[1:]:
-            self._copy(self._made[0], folder)
-        for index, folder in enumerate(self._folders):
-            self._made[index] = self._made[index].rename(folder / "new" / self._file_name)
-        for folder in self._folders:
-            _sync_directory(folder / "new")
-        self._made.clear()
-
-    def abort(self) -> None:
-        """Remove every file of the message."""
-        try:
-            self._close()
-        except OSError as error:
-            _logger.warning("closing %r: %s", self._file_name, error)
-        for path in self._made:
-            try:
-                # Missing when a mail reader has moved it from new to cur.
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                _logger.warning("a file of a message that was refused stays behind: %s", error)
-        self._made.clear()
-
-    def _open(self) -> int:
-        if self._file is None:
-            if self._create:
-                for folder in self._folders:
-                    # new is made last: a folder that has it is complete.
-                    if not (folder / "new").is_dir():
-                        _make_maildir(folder)
-            self._file = self._make(self._folders[0] / "tmp" / self._file_name)
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
-
-    def _make(self, path: Path) -> int:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._made.append(path)
-        return file
-
-    def _copy(self, source: Path, folder: Path) -> None:
-        """Copy what follows the head of the first folder's file."""
-        file = self._make(folder / "tmp" / self._file_name)
-        try:
-            _write(file, self._heads[folder])
-            with source.open("rb", buffering=0) as original:
-                original.seek(len(self.head))
-                while data := original.read(BATCH):
-                    _write(file, data)
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
-def _write(file: int, data: bytes | bytearray) -> None:
-    with memoryview(data) as rest:
-        written = 0
-        while written < len(rest):
-            written += os.write(file, rest[written:])
-
-
-def _make_maildir(folder: Path) -> None:
-    for directory in (folder, folder / "tmp", folder / "cur", folder / "new"):
-        if not directory.is_dir():
-            _make_directory(directory)
-
-
-def _make_directory(directory: Path) -> None:
-    # Without its parents: when a whole Maildir has vanished, its disk is probably not mounted.
-    try:
-        directory.mkdir(0o700)
-    except FileExistsError:
-        # Another delivery has made it in the meantime, or it is not a directory.
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from None
-    _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        # Some network and FUSE file systems cannot sync a directory: there the server decides how safe names are.
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(file)
+    async def _folders_of(self, recipient: Address, ctx: RcptToContext | DataContext) -> Sequence[str]:
+        """The folders of a recipient; one who has none is refused."""
+        found = recipient.data.get(self._key)
+        if not isinstance(found, list):
+            assert self._folder is not None
+            answer = await self._folder(recipient, ctx)
+            paths = [answer] if isinstance(answer, str | os.PathLike) else answer or []
+            # The paths that differ, each once.
+            found = recipient.data[self._key] = list(dict.fromkeys(str(self._root / path) for path in paths))
+        if not found:
+            ctx.reject(_NO_USER, 550, enhanced="5.1.1")
+        return found
