@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -21,8 +22,9 @@ from trio_smtp import (
     MailFromContext,
 )
 from trio_smtp.background import BackgroundServer, asyncio_handler
+from trio_smtp.background.asyncio_call import AsyncioCall, EnteredLoop
 
-from .background_support import Peer, connected, in_asyncio, no_thread_is_left
+from .background_support import MESSAGE, Peer, connected, in_asyncio, no_thread_is_left
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +145,69 @@ async def test_a_context_ends_with_its_handler() -> None:
         await peer.close()
     with pytest.raises(RuntimeError, match="the server has ended, and this context with it"):
         await kept[0].stream.read()
+
+
+@in_asyncio
+async def test_requests_that_come_while_a_handler_ends_are_answered() -> None:
+    app = App()
+    answers: list[str] = []
+
+    @app.on_mail_from
+    @asyncio_handler
+    async def leave_requests(ctx: MailFromContext) -> None:
+        async def ask() -> None:
+            while True:  # more of them reach Trio while its side of the call ends
+                try:
+                    await ctx.flush()
+                except (RuntimeError, asyncio.CancelledError) as exc:
+                    answers.append(str(exc))
+                    return
+
+        strays.extend(asyncio.create_task(ask()) for _ in range(20))
+
+    strays: list[asyncio.Task[None]] = []
+    async with BackgroundServer(app) as server:
+        peer = await open_connection(server)
+        for _ in range(40):
+            assert (await peer.command("MAIL FROM:<alice@example.com>")).startswith("250")
+            assert (await peer.command("RSET")).startswith("250")
+        await asyncio.gather(*strays)
+        await peer.close()
+    assert len(answers) == 40 * 20
+    assert set(answers) <= {"", "the handler has ended, and its context with it"}
+
+
+async def test_a_request_that_comes_when_the_nursery_was_closed_is_refused() -> None:
+    call = AsyncioCall(cast("EnteredLoop", None))
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.cancel()
+    call._nursery = nursery  # noqa: SLF001 - Trio closes a nursery a moment before its block is left
+    refused: list[Exception] = []
+    request = SimpleNamespace(refuse=refused.append, run=trio.sleep_forever)
+    call.start(cast("Any", request))
+    assert [str(error) for error in refused] == ["the handler has ended, and its context with it"]
+
+
+@in_asyncio
+async def test_a_reader_is_slowed_down_by_a_function_of_asyncio() -> None:
+    app = App()
+    waits: list[float] = []
+
+    @app.on_data
+    @asyncio_handler
+    async def read_slowly(ctx: DataContext) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(0)
+            waits.append(asyncio.get_running_loop().time())
+
+        ctx.stream.before_receive(wait)
+        assert await ctx.stream.read() == MESSAGE
+
+    async with BackgroundServer(app) as server:
+        peer = await Peer.of(server)
+        assert (await peer.message()).startswith("250")
+        await peer.close()
+    assert len(waits) == 2  # before the octets, and before the end
 
 
 @in_asyncio

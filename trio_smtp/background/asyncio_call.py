@@ -156,7 +156,8 @@ class AsyncioCall:
 
     def start(self, request: _Request[Any]) -> None:
         """Run what the coroutine function has asked for."""
-        if self._nursery is None:
+        # A nursery that is cancelled may be closed before its block is left, and then takes no task.
+        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
             request.refuse(RuntimeError("the handler has ended, and its context with it"))
         else:
             self._nursery.start_soon(request.run)

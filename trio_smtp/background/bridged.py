@@ -101,6 +101,10 @@ class _BridgedStream(_Bridged):
         """Receive the next chunk; see `MessageStream.receive`."""
         return await self._next(self._real.receive)
 
+    def before_receive(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Have a coroutine function of asyncio's awaited before each receive; see `MessageStream.before_receive`."""
+        self._real.before_receive(lambda: self._call.another().run(wait))
+
     async def read(self, limit: int | None = None) -> bytes:
         """Read the rest; see `MessageStream.read`."""
         kept = self._call.kept.pop(id(self._real), b"")
