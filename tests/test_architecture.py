@@ -27,8 +27,9 @@ FLOORS = (
     "dialogue dialogue.*",
     "connection connection.*",
     "server server.*",
-    " testing",
+    "",
     "delivery delivery.* plugins plugins.*",
+    "testing testing.*",
     "cli cli.*",
     "__main__",
 )
