@@ -30,7 +30,7 @@ FLOORS = (
     "server server.*",
     "",
     "delivery delivery.* plugins plugins.*",
-    "testing testing.*",
+    "background background.* testing testing.*",
     "cli cli.*",
     "__main__",
 )
