@@ -118,6 +118,7 @@ class App(BaseApp):
         self._chains: Chains | None = None
         self.extensions: list[Extension] = []
         self._lifespans = Lifespans(self)
+        self._offers_auth = False
 
     def lifespan(self, function: _Lifespan) -> _Lifespan:
         """Register what lives as long as the App is served: a database, a client of another service, background tasks.
@@ -181,8 +182,15 @@ class App(BaseApp):
         """Register a handler for HELO, EHLO and LHLO. Default refusal: 550."""
         return self._register(Phase.HELO, handler)
 
-    def on_auth(self, handler: _Auth) -> _Auth:
-        """Register a handler that checks credentials; without one AUTH is not offered. Default refusal: 535."""
+    def on_auth(self, handler: _Auth, *, offers: bool = True) -> _Auth:
+        """Register a handler that checks credentials; without one AUTH is not offered. Default refusal: 535.
+
+        Args:
+            handler: The handler.
+            offers: False for a handler that accepts nobody by itself, but watches or refuses: for its sake alone AUTH
+                is not offered.
+        """
+        self._offers_auth = self._offers_auth or offers
         return self._register(Phase.AUTH, handler)
 
     def on_mail_from(self, handler: _MailFrom) -> _MailFrom:
@@ -288,7 +296,7 @@ class App(BaseApp):
                     [logging_failures(phase, each) for each in handlers] if phase in _ENDS else handlers
                 )
                 for phase, handlers in self._handlers.items()
-                if handlers
+                if handlers and (phase is not Phase.AUTH or self._offers_auth)
             }
         return self._chains
 

@@ -48,6 +48,8 @@ class _Layer(MessageStream):
     async def _next(self) -> bytes:
         self._begun = True
         await checkpoint_if_cancelled()
+        if self._wait_before is not None:
+            await self._wait_before()
         body = self._body
         if self._closed:
             raise trio.ClosedResourceError

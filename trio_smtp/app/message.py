@@ -7,7 +7,7 @@ The connection holds the sending end; both ends share a `Body`, in which the con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -84,13 +84,14 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_begun", "_body", "_consumed", "_taps")
+    __slots__ = ("_begun", "_body", "_consumed", "_taps", "_wait_before")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
         self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
+        self._wait_before: Callable[[], Awaitable[None]] | None = None
 
     @property
     def byte_length(self) -> int:
@@ -126,6 +127,16 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """
         self._taps.append(callback)
 
+    def before_receive(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Have a function awaited before each receive, to slow the message down: a client that sends faster is held up.
+
+        Args:
+            wait: Awaited before each chunk, and before the end, is received; another call replaces it. What it raises
+                comes out of the receive, and no chunk is lost. Its time is that of the handlers
+                (``Config.handler_timeout``).
+        """
+        self._wait_before = wait
+
     async def receive(self) -> bytes:
         """Receive the next chunk.
 
@@ -144,6 +155,8 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """
         self._begun = True
         await checkpoint_if_cancelled()
+        if self._wait_before is not None:
+            await self._wait_before()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)
         if not chunk:
@@ -153,6 +166,8 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     async def __anext__(self) -> bytes:
         self._begun = True
         await checkpoint_if_cancelled()
+        if self._wait_before is not None:
+            await self._wait_before()
         body = self._body
         chunk = self._take(body) if body.left is not None else await self._wait(body)
         if not chunk:

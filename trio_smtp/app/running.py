@@ -48,6 +48,10 @@ class Server(Protocol):
         """Stop accepting, and let transactions in flight end."""
         ...
 
+    async def wait_draining(self) -> None:
+        """Wait until `drain` has been called."""
+        ...
+
     def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
         """Use this context for handshakes from now on."""
         ...

@@ -72,7 +72,7 @@ class SMTPServer:
         self._socket_files: dict[object, UnixFile] = {}
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
-        self._draining = False
+        self._drain_begun = trio.Event()
 
     @property
     def port(self) -> int | None:
@@ -231,7 +231,7 @@ class SMTPServer:
     def _accepting_scope(self) -> Iterator[None]:
         with trio.CancelScope() as accepting:
             self._accepting.add(accepting)
-            if self._draining:
+            if self._drain_begun.is_set():
                 accepting.cancel()
             try:
                 yield
@@ -284,13 +284,17 @@ class SMTPServer:
 
         Safe to call from any task of the same run, more than once.
         """
-        if self._draining:
+        if self._drain_begun.is_set():
             return
-        self._draining = True
+        self._drain_begun.set()
         for scope in self._accepting:
             scope.cancel()
         for connection in self._connections:
             connection.drain(self.config.drain_timeout)
+
+    async def wait_draining(self) -> None:
+        """Wait until `drain` has been called: handlers that wait for a long time end that then."""
+        await self._drain_begun.wait()
 
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
@@ -322,7 +326,7 @@ class SMTPServer:
         self._connections[connection] = place
         self.stats.connections_accepted += 1
         self.stats.connections_open += 1
-        if self._draining:
+        if self._drain_begun.is_set():
             connection.drain(self.config.drain_timeout)
         return connection
 
