@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import wraps
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
@@ -27,74 +25,13 @@ from trio_smtp import (
 )
 from trio_smtp.background import BackgroundServer, asyncio_handler
 
-MESSAGE = b"Subject: Hi\r\n\r\nHello\r\n"
-
-
-def in_asyncio(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a test of a coroutine function; the whole run takes 30 seconds at most."""
-
-    @wraps(function)
-    def test(*args: Any, **options: Any) -> None:
-        async def limited() -> None:
-            async with asyncio.timeout(30):
-                await function(*args, **options)
-
-        asyncio.run(limited(), debug=True)
-
-    return test
+from .background_support import MESSAGE, Peer, in_asyncio, no_thread_is_left
 
 
 @pytest.fixture(autouse=True)
-def _no_threads_are_left() -> Iterator[None]:
-    yield
-    assert [thread for thread in threading.enumerate() if "BackgroundServer" in thread.name] == []
-
-
-class Peer:
-    """A client in asyncio."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def of(cls, server: BackgroundServer) -> Peer:
-        """Connect, and read the greeting."""
-        peer = cls(*await asyncio.open_connection(server.host, server.port))
-        await peer.reply()
-        return peer
-
-    async def reply(self) -> str:
-        """The last line of a reply; empty at the end of the connection."""
-        while line := await self._reader.readline():
-            if line[3:4] != b"-":
-                return line.decode().rstrip()
-        return ""
-
-    async def command(self, line: str) -> str:
-        """Send a line; the reply."""
-        await self.send(f"{line}\r\n".encode())
-        return await self.reply()
-
-    async def send(self, octets: bytes) -> None:
-        self._writer.write(octets)
-        await self._writer.drain()
-
-    async def begin(self) -> None:
-        """Say all that goes before a message."""
-        for line in ("EHLO client.example", "MAIL FROM:<alice@example.com>", "RCPT TO:<bob@example.com>"):
-            assert (await self.command(line)).startswith("250"), line
-        assert (await self.command("DATA")).startswith("354")
-
-    async def message(self, message: bytes = MESSAGE) -> str:
-        """Send a message; the reply to it."""
-        await self.begin()
-        await self.send(message + b".\r\n")
-        return await self.reply()
-
-    async def close(self) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
+def _threads_end() -> Iterator[None]:
+    with no_thread_is_left():
+        yield
 
 
 @in_asyncio
@@ -329,7 +266,7 @@ async def test_thousands_of_calls() -> None:
                 assert (await peer.command("NOOP")).startswith("250")
             await peer.close()
 
-        await asyncio.gather(*(use() for _ in range(20)))
+        await asyncio.gather(*(use() for _ in range(10)))
         for _ in range(1000):
             assert server.call(int, "7") == 7
-    assert calls == 20 * 101
+    assert calls == 10 * 101

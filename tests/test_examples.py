@@ -65,7 +65,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SERVERS, "test_my_handlers"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SERVERS, "inside_asyncio", "test_my_handlers"}
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -47,15 +47,17 @@ class BackgroundServer:
         ValueError: `drain_timeout` is negative.
 
     Error handling: what `trio_smtp.serve` raises at the start is raised as it is when the block is entered. A crash
-    later is raised when the block is left, and by `call` and `call_async` meanwhile. When the block itself has raised
-    an `Exception`, the crash has it as ``__context__``; other exceptions of the block pass, and the crash is logged.
+    later is raised when the block is left; meanwhile it is the cause of what `call` and `call_async` raise. When the
+    block itself has raised an `Exception`, the crash has that one as ``__context__``, unless it came of the crash.
+    Other exceptions of the block pass, and the crash is logged.
 
     Cancellation: a task that is cancelled, or a KeyboardInterrupt, while the block is entered or left ends serving at
     once; the exception goes on when the thread has ended. A second KeyboardInterrupt does not wait for the thread.
 
     Resource handling: the thread is a daemon, so a program ends that never leaves its block; lifespans are not left
-    then. In a process that was forked inside the block there is no server: the port leads to that of the parent,
-    methods raise RuntimeError, and leaving the block does nothing.
+    then. In a process that was forked inside the block there is no server: `host`, `port` and `url` lead to that of
+    the parent, methods raise RuntimeError, and leaving the block does nothing. As long as such a process lives, the
+    system takes connections to the port, which nobody serves once the parent has left its block.
 
     Example:
         >>> with BackgroundServer(app, Config(port=0)) as server:
@@ -222,12 +224,12 @@ class BackgroundServer:
             RuntimeError: As with `host`.
         """
         host, port = self._address("url")
-        config = self.servers[0].config
+        config = self._thread.ready.result()[0].config
         scheme = ("lmtp" if config.lmtp else "smtp") + ("s" if config.implicit_tls else "")
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _address(self, what: str) -> tuple[str, int]:
-        self._check(what)
+        self._check(what, forked=True)
         name = self._thread.first_name
         if not isinstance(name, tuple):
             raise RuntimeError(f"{what}: the first listener is no TCP port but {name!r}")
@@ -247,10 +249,9 @@ class BackgroundServer:
             What the function returns. What it raises is raised here.
 
         Raises:
-            RuntimeError: The block is not being executed, the servers have ended, this is a process that was forked
-                inside the block, or a task of another Trio program (use ``await trio.to_thread.run_sync(server.call,
-                function)``).
-            BaseException: The crash of the server.
+            RuntimeError: The block is not being executed, the servers have ended, or have crashed (the crash is its
+                ``__cause__``), this is a process that was forked inside the block, or a task of another Trio program
+                (use ``await trio.to_thread.run_sync(server.call, function)``).
         """
         self._check("call")
         if trio.lowlevel.in_trio_run():
@@ -273,7 +274,6 @@ class BackgroundServer:
             RuntimeError: As with `call`; the servers have ended meanwhile; or this is a task of a Trio program. In the
                 server's own thread await the function. In asyncio use ``await asyncio.to_thread(server.call_async,
                 function)``, which does not block the event loop.
-            BaseException: The crash of the server.
         """
         self._check("call_async")
         if trio.lowlevel.in_trio_run():
@@ -297,16 +297,14 @@ class BackgroundServer:
         self._check("drain")
         self._thread.drain()
 
-    def _check(self, what: str) -> None:
-        """Raises RuntimeError unless the block is being executed, in this process."""
+    def _check(self, what: str, *, forked: bool = False) -> None:
+        """Raises RuntimeError unless the block is being executed, in this process or (`forked`) its parent."""
         if self._state == "new":
             raise RuntimeError(f"{what}: write `with BackgroundServer(...) as server:`, and use it inside the block")
         if self._state == "left":
             raise RuntimeError(f"{what}: the block was left, and its server has ended")
-        if self._process != os.getpid():
-            raise RuntimeError(
-                f"{what}: this process was forked from the one that serves; make a BackgroundServer here"
-            )
+        if not forked and self._process != os.getpid():
+            raise RuntimeError(f"{what}: the server is in the process that this one was forked from")
 
     def _ask(self, call: Callable[[], T]) -> T:
         try:
@@ -314,9 +312,11 @@ class BackgroundServer:
         except (trio.RunFinishedError, trio.Cancelled):
             pass  # the server has ended, before the call or under it
         except BaseExceptionGroup as exc:
-            if exc.split((trio.RunFinishedError, trio.Cancelled))[1] is not None:
-                raise
-        raise self._thread.failure or RuntimeError("the server has ended")
+            if (rest := exc.split((trio.RunFinishedError, trio.Cancelled))[1]) is not None:
+                raise rest from None
+        # The crash itself is still being raised in the other thread, and may be in further ones.
+        crash = self._thread.failure
+        raise RuntimeError("the server has ended" if crash is None else "the server has crashed") from crash
 
 
 def _comes_of(exc: BaseException | None, crash: BaseException) -> bool:
