@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from trio_smtp import App, AuthContext, DataContext
+from trio_smtp import App, AuthContext, DataContext, SMTPServer
 from trio_smtp.plugins.faults import AnyRule, Rules, faults
 from trio_smtp.testing import Client, open_client
 
@@ -24,6 +24,7 @@ class Taken:
     def __init__(self, *rules: AnyRule, seed: int | None = None) -> None:
         self.rules = Rules(rules, seed=seed)
         self.app = App().use(faults(self.rules))
+        self.servers: list[SMTPServer] = []
         self.messages: list[tuple[bytes, list[str]]] = []
         self.app.on_auth(self._accept)
         self.app.on_data(self._take)

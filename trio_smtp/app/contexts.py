@@ -108,6 +108,14 @@ class Context(ShowsFields):
             raise ValueError(f"code must be 421 or 521 (they close the connection), not {code}")
         raise SMTPError(message, code, enhanced)
 
+    async def flush(self) -> None:
+        """Send the replies that wait: those to commands which the client has sent together with this one.
+
+        The server keeps them for a moment, so that they leave together. A handler that waits for long, or calls
+        `abort`, and wants the client to have them, flushes first. The handlers' time begins anew.
+        """
+        await self.session._flush()  # noqa: SLF001 - for contexts alone
+
     def abort(self, *, reset: bool = True) -> NoReturn:
         """End the connection without a word: replies that were not sent yet are dropped.
 

@@ -52,6 +52,9 @@ class DataContext(Context):
         """The message has more than ``max_message_size`` octets."""
         return self.stream.size_exceeded
 
+    async def flush(self) -> None:
+        """Do nothing: the replies to all that came before the message were sent when it began."""
+
     def reject_recipient(
         self, recipient: Address, message: str | Iterable[str], code: int = 550, *, enhanced: str | None = None
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -84,14 +84,25 @@ class Envelope(KeepsData, ShowsFields):
 
 
 class Abortable:
-    """What a handler can do to the connection of its session. A slot that the connection fills in."""
+    """What a handler can do to the connection of its session. Slots that the connection fills in."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "_send")
     _end: Callable[[bool], None]
+    _send: Callable[[], Awaitable[None]] | None
 
     def _call_to_abort(self, end: Callable[[bool], None]) -> None:
         """Have `_abort` call this; its argument: by a reset."""
         self._end = end
+
+    def _call_to_send(self, send: Callable[[], Awaitable[None]] | None) -> None:
+        """Have `_flush` call this; None: the connection has ended."""
+        self._send = send
+
+    async def _flush(self) -> None:
+        """Send the replies that wait; a session that was made without a connection has none."""
+        send = getattr(self, "_send", None)
+        if send is not None:
+            await send()
 
     def _abort(self, *, reset: bool) -> NoReturn:
         """End the connection; one that was made without a connection (in a test, say) only raises."""

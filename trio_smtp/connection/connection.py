@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, final
 
 import trio
@@ -41,7 +42,7 @@ from trio_smtp.dialogue.steps import (
 from trio_smtp.protocol.machine import State
 from trio_smtp.protocol.replies import Reply
 
-from .clock import COMMAND, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
+from .clock import COMMAND, HANDLERS, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
 from .ending import finish, last_words, leave, run_last_handlers
 from .handlers import Handlers
 from .handshake import shake_hands
@@ -93,6 +94,7 @@ class Connection:
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
         session._call_to_abort(clock.abort)
+        session._call_to_send(self._send_now)
         self._wire = wire = Wire(
             stream, dialogue.output, clock, service.stats, config.send_timeout, show=reply_handlers(dialogue, clock)
         )
@@ -140,6 +142,7 @@ class Connection:
             try:
                 await self._end(words)
             finally:
+                self.session._call_to_send(None)  # the two would keep each other
                 watch.end(self._wire)
                 ended(self)
 
@@ -200,6 +203,12 @@ class Connection:
             self._reason = "aborted"  # perhaps by a handler that was shown the last words
         if dialogue.connected:
             await run_last_handlers(dialogue, Phase.CLOSE, CloseContext(self.session, self._reason))
+
+    async def _send_now(self) -> None:
+        """What `Context.flush` does; that the client is gone shows at the next receive."""
+        with suppress(EndSession):
+            await self._wire.flush()
+        self._clock.arm(HANDLERS, self._dialogue.service.config.handler_timeout)
 
     # The steps that are no lines; True: the message that came in chunks is over
 

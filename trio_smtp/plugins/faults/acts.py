@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, get_args
 
 import attrs
@@ -277,6 +278,8 @@ class BadCertificate(Act):
         faults = get_args(CertificateFault)
         if value not in faults:
             raise RuleError(f"fault must be one of {', '.join(faults)}, not {value!r}")
+        if find_spec("trustme") is None:
+            raise RuleError("bad_certificate needs trustme: pip install 'trio-smtp[testing]'")
 
 
 @attrs.frozen

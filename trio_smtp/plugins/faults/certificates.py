@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .acts import CertificateFault
-from .errors import RuleError
 
 if TYPE_CHECKING:
     import trustme
@@ -36,21 +35,15 @@ class BadCertificates:
         self._lock = threading.Lock()
 
     def context(self, fault: CertificateFault) -> ssl.SSLContext:
-        """A context that presents a certificate with that fault.
-
-        Raises:
-            RuleError: trustme is not installed.
-        """
+        """A context that presents a certificate with that fault."""
         with self._lock:
             if fault not in self._contexts:
                 self._contexts[fault] = self._make(fault)
             return self._contexts[fault]
 
     def _make(self, fault: CertificateFault) -> ssl.SSLContext:
-        try:
-            import trustme
-        except ImportError:
-            raise RuleError("bad_certificate needs trustme: pip install 'trio-smtp[testing]'") from None
+        import trustme
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if fault == "self-signed":
             itself = trustme.CA()

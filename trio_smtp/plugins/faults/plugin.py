@@ -64,8 +64,10 @@ _AT_STARTTLS = (Refusing, Delay, Disconnect, Reset, Throttle, Garbage, Truncate)
 _shaking: ContextVar[Session | None] = ContextVar("trio_smtp.plugins.faults", default=None)
 
 
-class _Aborting(Protocol):
-    """A context that can end the connection."""
+class _Context(Protocol):
+    """What is used of all contexts."""
+
+    async def flush(self) -> None: ...
 
     def abort(self, *, reset: bool = True) -> None: ...
 
@@ -156,9 +158,11 @@ class _Faults:
         )
         return [rule.act for rule in self._rules.take(at, facts, trio.current_time(), *acts)]
 
-    async def _do(self, acts: Iterable[Act], at: Place, session: Session, context: _Aborting) -> None:
+    async def _do(self, acts: Iterable[Act], at: Place, session: Session, context: _Context) -> None:
         """Do now what can be done before the reply, and note the rest."""
         for act in acts:
+            # The replies to what was pipelined before are none of this act's business.
+            await context.flush()
             if isinstance(act, Delay):
                 await self._sleep(act.seconds)
             elif isinstance(act, Refusing):
@@ -320,6 +324,9 @@ class _Faults:
             ctx.send(octets[: len(octets) // 2])
             notes.fall_silent()
         elif isinstance(act, Disconnect) and not act.before_reply:
+            ctx.close_after()
+        elif isinstance(act, Disconnect) and ctx.session.lmtp:
+            ctx.send(b"")  # the replies for the recipients before leave
             ctx.close_after()
         else:
             ctx.abort(reset=isinstance(act, Reset))
