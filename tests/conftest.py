@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import ssl
 from pathlib import Path
@@ -9,6 +10,13 @@ from pathlib import Path
 import attrs
 import pytest
 import trustme
+
+#: Where the package is not installed, its pytest plugin has no entry point.
+pytest_plugins = [
+    name
+    for name in ("trio_smtp_pytest",)
+    if all(found.value != name for found in importlib.metadata.entry_points(group="pytest11"))
+]
 
 #: The names and the address in the server's certificate.
 SERVER_NAMES = ("localhost", "mx.example.com", "127.0.0.1")

@@ -38,28 +38,30 @@ see trio_smtp.testing.MailServer.\
 
 
 class _Servers:
-    """The servers of a session: one for each distinct marker."""
+    """The servers of a session: one for each distinct marker. A process that was forked has servers of its own."""
 
     def __init__(self) -> None:
         self._servers: list[tuple[dict[str, Any], MailServer]] = []
         self._process = os.getpid()
 
     def get(self, options: dict[str, Any]) -> MailServer:
-        """The server with these options, which is started when it is first asked for.
-
-        Raises:
-            RuntimeError: This process was forked from the one that has the servers, and there is no such server.
-        """
+        """The server with these options, which is started when it is first asked for."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._servers.clear()
         for each, server in self._servers:
             if each == options:
                 return server
-        if self._process != os.getpid():
-            raise RuntimeError("mailserver: this process was forked from the one that starts the mail servers")
         from trio_smtp.testing import MailServer
 
         server = MailServer(**options).start()
         self._servers.append((options, server))
         return server
+
+    def clean(self, server: MailServer) -> None:
+        """Make a server as new, except in a process that was forked by a test."""
+        if self._process == os.getpid():
+            server.start_over()
 
     def stop(self) -> None:
         """End all servers; in a process that was forked from theirs, none."""
@@ -101,12 +103,11 @@ def mailserver_session(pytestconfig: pytest.Config) -> MailServer:
 @pytest.fixture
 def mailserver(request: pytest.FixtureRequest) -> Iterator[MailServer]:
     """A mail server without messages and failures, that captures what is sent to it."""
-    server = request.config.stash[_SERVERS].get(_options(request))
-    process = os.getpid()
-    server.start_over()
+    servers = request.config.stash[_SERVERS]
+    server = servers.get(_options(request))
+    servers.clean(server)
     yield server
-    if process == os.getpid():
-        server.start_over()
+    servers.clean(server)
 
 
 @pytest.fixture

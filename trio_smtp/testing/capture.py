@@ -152,7 +152,7 @@ class _Capture:
         octets = ctx.octets
         if octets is None:
             octets = ctx.reply.encode(enhanced=_has_status(ctx))
-        lines += [f"S: {_printable(line)}" for line in octets.decode("latin-1").splitlines()]
+        lines += [f"S: {_printable(line)}" for line in octets.decode("utf-8", "backslashreplace").splitlines()]
         captured = self._of(session)
         captured.note(lines)
         if ctx.reply.code >= 400:

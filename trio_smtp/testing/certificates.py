@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import ssl
 import tempfile
 from functools import cache
@@ -25,17 +28,17 @@ class Certificates:
 
     Attributes:
         ca: The authority; nobody trusts it but who was told to.
-        directory: Has `ca_file`; removed with this object.
+        directory: Has `ca_file`; removed at the end of the process.
     """
 
     ca: trustme.CA
-    directory: tempfile.TemporaryDirectory[str]
+    directory: Path
     _leaf: trustme.LeafCert
 
     @property
     def ca_file(self) -> Path:
         """The authority's certificate as a PEM file."""
-        return Path(self.directory.name, "ca.pem")
+        return self.directory / "ca.pem"
 
     def server_context(self) -> ssl.SSLContext:
         """Make a context for a server: each has its own, because failures change contexts."""
@@ -61,8 +64,14 @@ def certificates() -> Certificates:
         import trustme
     except ImportError as exc:
         raise ImportError("tls needs the extra testing: pip install 'trio-smtp[testing]'") from exc
-    directory = tempfile.TemporaryDirectory(prefix="trio-smtp-testing-", ignore_cleanup_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix="trio-smtp-testing-"))
+    atexit.register(_remove, directory, os.getpid())
     ca = trustme.CA()
     made = Certificates(ca, directory, ca.issue_cert(*_NAMES))
     ca.cert_pem.write_to_path(made.ca_file)
     return made
+
+
+def _remove(directory: Path, process: int) -> None:
+    if process == os.getpid():  # a process that was forked leaves the file to its parent
+        shutil.rmtree(directory, ignore_errors=True)

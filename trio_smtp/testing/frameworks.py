@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +104,7 @@ class Place:
 
 def _django() -> tuple[int, ...]:
     try:
-        first = version("django").split(".")[:2]
+        found = version("django")
     except PackageNotFoundError:
         return (0,)
-    return tuple(int("".join(char for char in each if char.isdigit()) or 0) for each in first)
+    return tuple(int(number) for number in re.findall(r"\d+", found)[:2])

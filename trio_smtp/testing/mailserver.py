@@ -103,7 +103,11 @@ class MailServer(Mailbox):
         self._server.__exit__(kind, exc, traceback)
 
     async def __aenter__(self) -> Self:
-        await _in_thread(self.start)
+        try:
+            await _in_thread(self.start)
+        except BaseException:
+            self.stop()  # the task was cancelled, and the server may have started all the same
+            raise
         return self
 
     async def __aexit__(

@@ -101,15 +101,15 @@ def _glob(text: str, glob: str) -> bool:
 
 
 def shown(criteria: Criteria) -> str:
-    """Criteria as they were written."""
-    return ", ".join(f"{name}={wanted!r}" for name, wanted in criteria.items()) or "any message"
+    """Criteria as they were written, in brackets."""
+    return f" ({', '.join(f'{name}={wanted!r}' for name, wanted in criteria.items())})" if criteria else ""
 
 
 def nothing_came(
     criteria: Criteria, timeout: float, messages: Sequence[CapturedMessage], sessions: Sequence[CapturedSession]
 ) -> str:
     """What to say when no message has matched in time: what came, and what each missed."""
-    lines = [f"no message for {shown(criteria)} came within {timeout:g} s; {_count(messages)}"]
+    lines = [f"no message{shown(criteria)} came within {timeout:g} s; {_count(messages)}"]
     lines += [
         f"  {number}. {_summary(message)}: not the {', '.join(missed(message, criteria))}"
         for number, message in enumerate(messages[:_MAX_LISTED], 1)
@@ -124,7 +124,7 @@ def nothing_came(
 
 def unwanted(criteria: Criteria, message: CapturedMessage) -> str:
     """What to say when a message has come that was not to come."""
-    return f"a message for {shown(criteria)} came: {_summary(message)}"
+    return f"a message{shown(criteria)} came: {_summary(message)}"
 
 
 def _count(messages: Sequence[CapturedMessage]) -> str:

@@ -1,0 +1,76 @@
+"""``python -m trio_smtp.testing``."""
+
+from __future__ import annotations
+
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from trio_smtp.testing.__main__ import main, printed
+from trio_smtp.testing.captured import CapturedEnvelope, CapturedMessage, CapturedSession
+
+from .support import HELLO
+
+COMMAND = [sys.executable, "-m", "trio_smtp.testing"]
+
+
+def test_it_prints_what_comes_until_ctrl_c() -> None:
+    with subprocess.Popen([*COMMAND, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            first = process.stdout.readline().decode()
+            match = re.fullmatch(r"Listening on 127\.0\.0\.1:(\d+); Ctrl-C ends\n", first)
+            assert match is not None, first
+            with smtplib.SMTP("127.0.0.1", int(match[1]), timeout=10) as client:
+                client.login("bob", "geheim")
+                client.sendmail("ann@example.com", ["bob@example.com", "carol@example.com"], HELLO)
+            shown = b"".join(iter(process.stdout.readline, b"------------ END MESSAGE ------------\n")).decode()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
+    assert re.sub(r"peer: 127\.0\.0\.1:\d+", "peer: ...", shown) == (
+        "---------- MESSAGE FOLLOWS ----------\npeer: ...\nuser: bob\nsender: <ann@example.com>\n"
+        "recipient: <bob@example.com>\nrecipient: <carol@example.com>\n\n"
+        "Subject: Hello\nFrom: ann@example.com\nTo: bob@example.com\n\nYour code is 123456.\n"
+    )
+
+
+def test_in_this_process(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    class Interrupted:
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    monkeypatch.setattr("trio_smtp.testing.__main__.threading", type("threading", (), {"Event": Interrupted}))
+    monkeypatch.setattr("trio_smtp.testing.__main__._print", said.append)
+    assert main(["127.0.0.1:0"]) == 0
+    assert said[0].startswith("Listening on 127.0.0.1:")
+
+
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main([f":{port}"]) == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["x", "127.0.0.1:", "127.0.0.1:99999", "::x", "8025x", "٣"])
+def test_addresses_that_are_none(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([address])
+    assert "is no [HOST:]PORT" in capsys.readouterr().err
+
+
+def test_octets_that_are_no_text_are_printed() -> None:
+    envelope = CapturedEnvelope(sender="", recipients=["bob@example.com"])
+    text = printed(CapturedMessage(b"Subject: \xff\r\n\r\nG\xc3\xbc", envelope, CapturedSession("1", None)))
+    assert "peer: unknown\nsender: <>\n" in text
+    assert "Subject: \\xff\n\nGü\n----" in text
