@@ -8,6 +8,7 @@ import smtplib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,10 +31,15 @@ def _threads_end() -> Iterator[None]:
         yield
 
 
-async def open_transaction(server: BackgroundServer) -> Peer:
+async def open_connection(server: BackgroundServer) -> Peer:
     peer = await Peer.of(server)
-    for line in ("EHLO client.example", "MAIL FROM:<alice@example.com>"):
-        assert (await peer.command(line)).startswith("250")
+    assert (await peer.command("EHLO client.example")).startswith("250")
+    return peer
+
+
+async def open_transaction(server: BackgroundServer) -> Peer:
+    peer = await open_connection(server)
+    assert (await peer.command("MAIL FROM:<alice@example.com>")).startswith("250")
     return peer
 
 
@@ -265,8 +271,9 @@ async def test_stand_ins_are_equal_to_what_they_stand_for() -> None:
     assert vars(real)["other"] is Context.stream
 
 
+@pytest.mark.parametrize("sender", ["alice", "eve"])
 @in_asyncio
-async def test_the_end_of_the_server_inside_call_next_ends_the_handler() -> None:
+async def test_the_end_of_the_server_inside_call_next_ends_the_handler(sender: str) -> None:
     app = App()
     events: list[str] = []
 
@@ -278,6 +285,8 @@ async def test_the_end_of_the_server_inside_call_next_ends_the_handler() -> None
         except asyncio.CancelledError:
             await asyncio.sleep(0.05)
             events.append("cancelled once")
+            if sender == "eve":
+                raise LookupError("does not hide the exit") from None
             raise
 
     @app.on_mail_from
@@ -288,7 +297,7 @@ async def test_the_end_of_the_server_inside_call_next_ends_the_handler() -> None
     await server.__aenter__()
     peer = await Peer.of(server)
     await peer.command("EHLO client.example")
-    assert await peer.command("MAIL FROM:<alice@example.com>") == ""
+    assert await peer.command(f"MAIL FROM:<{sender}@example.com>") == ""
     with pytest.raises(BaseExceptionGroup) as raised:
         await server.__aexit__(None, None, None)
     assert raised.value.split(SystemExit)[1] is None
@@ -323,7 +332,13 @@ def test_what_is_no_coroutine_function_is_no_handler() -> None:
     for wrong in (function, 3):
         with pytest.raises(TypeError, match="is not a coroutine function; write `async def handler"):
             asyncio_handler(wrong)  # type: ignore[type-var]
-    App().on_command(asyncio_handler(Handler()))
+    app = App()
+    app.on_command(asyncio_handler(Handler()))
+
+    async def two(number: int, ctx: object) -> None: ...
+
+    app.on_command(asyncio_handler(partial(two, 1)))
+    app.on_command(asyncio_handler(Handler().__call__))
 
 
 def test_a_server_that_asyncio_has_not_entered_refuses(caplog: pytest.LogCaptureFixture) -> None:
@@ -421,6 +436,17 @@ def test_a_loop_that_does_not_run_is_not_waited_for(loop: asyncio.AbstractEventL
     server.__exit__(None, None, None)
     assert time.monotonic() - before < 10
     assert isinstance(answer.exception(10), smtplib.SMTPServerDisconnected)
+
+
+@in_asyncio
+async def test_a_block_that_is_left_by_with_does_not_wait_for_the_loop_it_blocks() -> None:
+    app = Hanging()
+    server = await BackgroundServer(app).__aenter__()
+    peer = await open_connection(server)
+    await peer.send(b"MAIL FROM:<alice@example.com>\r\n")
+    assert await asyncio.to_thread(app.begun.wait, 10)
+    server.__exit__(None, None, None)
+    await peer.close()
 
 
 def test_a_task_that_is_thrown_away_ends_its_server(loop: asyncio.AbstractEventLoop) -> None:

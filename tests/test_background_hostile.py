@@ -246,6 +246,24 @@ def test_before_and_after_the_block_there_is_no_server() -> None:
             use()
 
 
+def test_a_lifespan_that_is_entered_cannot_use_the_server_yet() -> None:
+    app = Storing()
+    raised: list[str] = []
+
+    @app.lifespan
+    async def use(running: Running) -> AsyncIterator[None]:
+        try:
+            _ = server.servers
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        yield
+
+    server = BackgroundServer(app)
+    with server:
+        send(server)
+    assert raised == ["servers: the server has not started yet"]
+
+
 def test_an_object_is_for_one_block() -> None:
     with BackgroundServer(Storing()) as server:
         with pytest.raises(RuntimeError, match="for one block"), server:

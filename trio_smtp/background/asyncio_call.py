@@ -115,8 +115,8 @@ class AsyncioCall:
                 else:
                     self._error = _closed()
                 self._nursery.cancel_scope.cancel()
-        except BaseException:
-            if self._error is None:
+        except BaseException as exc:
+            if self._error is None or not _is_cancellation(exc):
                 raise
         finally:
             self._nursery = None
@@ -303,6 +303,11 @@ class _Request(Generic[T]):
                 keep(self._future.result())
             raise
         return self._future.result()
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    rest = exc.split(trio.Cancelled)[1] if isinstance(exc, BaseExceptionGroup) else exc
+    return rest is None or isinstance(rest, trio.Cancelled)
 
 
 def _closed() -> RuntimeError:

@@ -50,8 +50,7 @@ def asyncio_handler(function: H) -> H:
         ...     async with session.post(url, data=await ctx.stream.read()) as response:
         ...         response.raise_for_status()
     """
-    called = function if inspect.isfunction(function) or inspect.ismethod(function) else type(function).__call__
-    if not inspect.iscoroutinefunction(called):
+    if not _is_coroutine_function(function):
         raise TypeError(f"asyncio_handler: {function!r} is not a coroutine function; write `async def handler(ctx)`")
 
     @wraps(function)
@@ -63,3 +62,8 @@ def asyncio_handler(function: H) -> H:
         await call.run(function, BridgedContext(call, context), *(partial(call.ask, each) for each in call_next))
 
     return cast("H", handler)
+
+
+def _is_coroutine_function(function: object) -> bool:
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may have an async `__call__`
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

@@ -96,6 +96,8 @@ class BackgroundServer:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._leave(exc):
+            if self._asyncio is not None and self._asyncio.runs_here():
+                self._asyncio.abandon()  # a `with` inside the loop, which it blocks
             try:
                 self._thread.join()
             finally:
@@ -301,6 +303,8 @@ class BackgroundServer:
         """Raises RuntimeError unless the block is being executed, in this process or (`forked`) its parent."""
         if self._state == "new":
             raise RuntimeError(f"{what}: write `with BackgroundServer(...) as server:`, and use it inside the block")
+        if not self._thread.ready.done():
+            raise RuntimeError(f"{what}: the server has not started yet")
         if self._state == "left":
             raise RuntimeError(f"{what}: the block was left, and its server has ended")
         if not forked and self._process != os.getpid():
