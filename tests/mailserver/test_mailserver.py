@@ -24,7 +24,7 @@ import trio
 
 import trio_smtp.testing
 from trio_smtp.testing import MailServer
-from trio_smtp.testing.certificates import certificates
+from trio_smtp.testing.certificates import _remove, certificates
 
 from .support import HELLO, needs, send
 
@@ -161,6 +161,19 @@ def test_a_wait_that_fails_says_what_came(server: MailServer) -> None:
     assert "1. 'Hello' from <ann@example.com> to bob@example.com: not the to" in str(caught.value)
     assert "2. 'Hello' from <ann@example.com> to carol@example.com: not the to" in str(caught.value)
     assert "event loop" not in str(caught.value)
+
+
+def test_a_message_that_comes_while_others_are_looked_at(server: MailServer) -> None:
+    send(server, HELLO, "carol@example.com")
+    started = time.monotonic()
+
+    def wanted(recipient: str) -> bool:
+        if len(server.messages) == 1:
+            send(server)
+        return recipient == "bob@example.com"
+
+    assert server.wait_for(to=wanted, timeout=60).envelope.recipients == ["bob@example.com"]
+    assert time.monotonic() - started < 30
 
 
 def test_waiting_for_nothing(server: MailServer) -> None:
@@ -340,6 +353,19 @@ def test_after_a_fork_the_child_sends_and_the_parent_captures(server: MailServer
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert server.only().subject == "Hello"
+
+
+def test_in_a_process_that_was_forked(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        assert server.port
+        with pytest.raises(RuntimeError, match="forked"):
+            server.latest()
+        server.stop()
+        server.__exit__(None, None, None)
+        _remove(certificates().directory, 1)
+    assert certificates().ca_file.exists()
+    send(server)
 
 
 # Options
@@ -551,3 +577,24 @@ def test_the_file_of_the_authority_goes_with_the_process(tmp_path: Path) -> None
     path, existed = out.split()
     assert existed == "True"
     assert not Path(path).exists()
+    directory = tmp_path / "certificates"
+    directory.mkdir()
+    _remove(directory, os.getpid())
+    assert not directory.exists()
+
+
+def test_a_client_that_talks_before_the_greeting_is_no_session() -> None:
+    with MailServer(greeting_delay=0.5) as server, socket.create_connection((server.host, server.port)) as client:
+        client.sendall(b"EHLO x\r\n")
+        assert client.makefile("rb").readline().startswith(b"421 ")
+        assert server.sessions == []
+
+
+def test_a_connection_that_is_greeted_anew_is_one_session() -> None:
+    with MailServer(xclient=["127.0.0.1"]) as server:
+        with smtplib.SMTP(server.host, server.port, timeout=10) as client:
+            client.ehlo()
+            assert client.docmd("XCLIENT", "ADDR=192.0.2.1")[0] == 220
+            client.ehlo()
+            client.sendmail("a@example.com", ["b@example.com"], HELLO)
+        assert len(server.sessions) == 1

@@ -143,6 +143,12 @@ def test_a_marker_with_a_value_is_wrong(project: Project) -> None:
     assert "takes names, such as tls='starttls', not 'starttls'" in out
 
 
+def test_a_marker_of_this_run_with_a_value(request: pytest.FixtureRequest) -> None:
+    request.node.add_marker(pytest.mark.mailserver("starttls"))
+    with pytest.raises(pytest.UsageError, match="takes names"):
+        request.getfixturevalue("mailserver")
+
+
 def test_the_functions_that_pytest_calls() -> None:
     class Config:
         def __init__(self) -> None:

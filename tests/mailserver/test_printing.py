@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,13 +48,22 @@ def test_it_prints_what_comes_until_ctrl_c() -> None:
 def test_in_this_process(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     class Interrupted:
         def wait(self) -> None:
+            first = capfdbinary.readouterr().out.decode()
+            with smtplib.SMTP("127.0.0.1", int(first.partition(";")[0].rpartition(":")[2]), timeout=10) as client:
+                client.sendmail("ann@example.com", ["bob@example.com"], HELLO)
             raise KeyboardInterrupt
 
-    said: list[str] = []
-    monkeypatch.setattr("trio_smtp.testing.__main__.threading", type("threading", (), {"Event": Interrupted}))
-    monkeypatch.setattr("trio_smtp.testing.__main__._print", said.append)
+    monkeypatch.setattr("trio_smtp.testing.__main__.threading", SimpleNamespace(Event=Interrupted))
     assert main(["127.0.0.1:0"]) == 0
-    assert said[0].startswith("Listening on 127.0.0.1:")
+    assert b"Your code is 123456.\n---" in capfdbinary.readouterr().out
+
+
+def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["testing", "nowhere"])
+    monkeypatch.delitem(sys.modules, "trio_smtp.testing.__main__")
+    with pytest.raises(SystemExit):
+        runpy.run_module("trio_smtp.testing", run_name="__main__", alter_sys=True)
+    assert "'nowhere' is no [HOST:]PORT" in capsys.readouterr().err
 
 
 def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,13 +32,13 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         with _PrintingServer(host=host, port=port) as server:
             _print(f"Listening on {server.host}:{server.port}; Ctrl-C ends")
-            threading.Event().wait()
+            while True:
+                threading.Event().wait()
     except KeyboardInterrupt:
         return 0
     except OSError as exc:
         sys.stderr.write(f"cannot listen on {host}:{port}: {exc.strerror or exc}\n")
         return 1
-    raise AssertionError("nothing ends the wait but an exception")
 
 
 class _PrintingServer(MailServer):

@@ -76,18 +76,16 @@ class _Capture:
 
     async def connect(self, ctx: ConnectContext) -> None:
         session = ctx.session
+        if session in self._sessions:
+            return  # XCLIENT: the same connection, greeted anew
         peer = (session.remote_address, session.remote_port or 0) if session.remote_address is not None else None
         captured = CapturedSession(session.id, peer)
         self._sessions[session] = captured, self._begin(captured)
-        if ctx.session.secure:
-            await self._note_tls(session)
 
     async def secure(self, ctx: SecureContext) -> None:
-        await self._note_tls(ctx.session)
-
-    async def _note_tls(self, session: Session) -> None:
-        if session in self._sessions and session.tls is not None:
-            self._of(session).note([f"-- {session.tls.version}"], tls=session.tls)
+        tls = ctx.session.tls
+        assert tls is not None
+        self._of(ctx.session).note([f"-- {tls.version}"], tls=tls)
 
     async def helo(self, ctx: HeloContext) -> None:
         self._of(ctx.session).note([], helo=ctx.domain)
