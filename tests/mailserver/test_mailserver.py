@@ -443,6 +443,7 @@ def test_implicit_tls_and_the_authority_as_a_file() -> None:
             client.sendmail("a@example.com", ["b@example.com"], HELLO)
         assert server.only().session.tls is not None
         assert server.env()["SSL_CERT_FILE"] == str(server.ca_file)
+        assert str(server.port) in str(server.django_settings())
 
 
 def test_without_tls_there_is_no_authority(server: MailServer) -> None:
