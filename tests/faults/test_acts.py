@@ -75,6 +75,8 @@ async def test_fail_is_the_reply(place: Place, autojump_clock: MockClock) -> Non
     taken = Taken(f'{place} fail 554 "No way"')
     async with raw_client(taken) as client:
         assert await up_to(client, place) == "554"
+        if place == "connect":
+            assert await said(client) == CLOSED
     assert [rule.hits for rule in taken.rules] == [1]
     assert len(taken.messages) == (place == "quit")
 

@@ -177,7 +177,7 @@ class _Faults:
     async def _do(self, acts: Iterable[Act], at: Place, session: Session, context: _Context) -> None:
         """Do now what can be done before the reply, and note the rest."""
         for act in acts:
-            # The replies to what was pipelined before are none of this act's business.
+            # The act must neither delay nor drop the replies to commands that were pipelined before this one.
             await context.flush()
             if isinstance(act, Delay):
                 await self._sleep(act.seconds)
