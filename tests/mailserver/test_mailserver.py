@@ -208,6 +208,17 @@ def test_waiting_in_asyncio(server: MailServer) -> None:
     asyncio.run(main())
 
 
+def test_an_event_loop_that_has_ended_hinders_nobody(server: MailServer) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # of a task that never ends
+    wait = loop.create_task(server.wait_for_async())
+    loop.run_until_complete(asyncio.wait([wait], timeout=0.01))
+    loop.close()
+    send(server)
+    assert server.only().subject == "Hello"
+    assert not wait.done()
+
+
 async def test_waiting_in_trio(server: MailServer) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(trio.to_thread.run_sync, partial(send, server)))
@@ -592,10 +603,10 @@ def test_a_client_that_talks_before_the_greeting_is_no_session() -> None:
 
 
 def test_a_connection_that_is_greeted_anew_is_one_session() -> None:
-    with MailServer(xclient=["127.0.0.1"]) as server:
+    with MailServer(xclient=["127.0.0.1"], auth={"bob": "secret"}) as server:
         with smtplib.SMTP(server.host, server.port, timeout=10) as client:
             client.ehlo()
-            assert client.docmd("XCLIENT", "ADDR=192.0.2.1")[0] == 220
+            assert client.docmd("XCLIENT", "ADDR=192.0.2.1 LOGIN=bob")[0] == 220
             client.ehlo()
             client.sendmail("a@example.com", ["b@example.com"], HELLO)
-        assert len(server.sessions) == 1
+        assert [session.user for session in server.sessions] == ["bob"]

@@ -13,6 +13,8 @@ from trio_smtp import (
     CloseContext,
     CommandContext,
     ConnectContext,
+    CramMD5Credentials,
+    Credentials,
     DataContext,
     HeloContext,
     OAuthCredentials,
@@ -101,15 +103,19 @@ class _Capture:
         elif isinstance(credentials, OAuthCredentials):
             password = credentials.access_token
         self._of(ctx.session).note([], password=password, mechanism=credentials.method)
-        if self._auth != "any":
-            assert self._auth is not None
-            wanted = self._auth.get(user)
-            if wanted is None or not (
-                wanted == password if password is not None else credentials.validate_password(wanted)
-            ):
-                return
-        self._of(ctx.session).note([], user=user)
-        ctx.accept(user, authzid=credentials.authzid)
+        if self._is_right(credentials, password):
+            self._of(ctx.session).note([], user=user)
+            ctx.accept(user, authzid=credentials.authzid)
+
+    def _is_right(self, credentials: Credentials, password: str | None) -> bool:
+        if not isinstance(self._auth, Mapping):
+            return True
+        wanted = self._auth.get(credentials.username)
+        if wanted is None:
+            return False
+        if isinstance(credentials, CramMD5Credentials):
+            return credentials.validate_password(wanted)
+        return password is None or password == wanted  # None: the user was proven in another way
 
     async def count(self, ctx: DataContext, call_next: CallNext) -> None:
         octets = 0

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, Unpack
 
 import trio
@@ -54,7 +54,8 @@ class Mailbox(Failing):
             self._changed.notify_all()
             wakers = list(self._wakers)
         for wake in wakers:
-            wake()
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                wake()
 
     def _forget(self) -> None:
         """Forget all; what open sessions still send is dropped."""
