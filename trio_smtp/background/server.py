@@ -15,7 +15,7 @@ from trio_smtp import App, Config, SMTPServer
 
 from .asyncio_call import EnteredLoop, entered_loop
 from .thread import Configs, ServingThread
-from .waiting import wait, wait_to_the_end
+from .waiting import trio_token_here, wait, wait_to_the_end
 
 __all__ = ["BackgroundServer"]
 
@@ -105,7 +105,7 @@ class BackgroundServer:
             self._raise_crash(exc)
 
     async def __aenter__(self) -> Self:
-        entered = None if trio.lowlevel.in_trio_run() else EnteredLoop()
+        entered = EnteredLoop() if trio_token_here() is None else None
         self._enter()
         self._asyncio = entered
         try:
@@ -256,8 +256,8 @@ class BackgroundServer:
                 (use ``await trio.to_thread.run_sync(server.call, function)``).
         """
         self._check("call")
-        if trio.lowlevel.in_trio_run():
-            if trio.lowlevel.current_trio_token() is self._thread.token:
+        if (here := trio_token_here()) is not None:
+            if here is self._thread.token:
                 return function(*args)
             raise RuntimeError("call blocks: in a Trio program use await trio.to_thread.run_sync(server.call, ...)")
         return self._ask(partial(trio.from_thread.run_sync, function, *args, trio_token=self._thread.token))
@@ -278,8 +278,8 @@ class BackgroundServer:
                 function)``, which does not block the event loop.
         """
         self._check("call_async")
-        if trio.lowlevel.in_trio_run():
-            if trio.lowlevel.current_trio_token() is self._thread.token:
+        if (here := trio_token_here()) is not None:
+            if here is self._thread.token:
                 raise RuntimeError("call_async is for other threads: in the server's own await the function")
             raise RuntimeError(
                 "call_async blocks: in a Trio program use await trio.to_thread.run_sync(server.call_async, ...)"

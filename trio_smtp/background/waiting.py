@@ -9,12 +9,20 @@ from typing import Any, Protocol
 
 import trio
 
-__all__ = ["wait", "wait_to_the_end"]
+__all__ = ["trio_token_here", "wait", "wait_to_the_end"]
 
 
 class _Event(Protocol):
     def set(self) -> None: ...
     def wait(self) -> Awaitable[object]: ...
+
+
+def trio_token_here() -> trio.lowlevel.TrioToken | None:
+    """The token of the Trio loop that runs in this thread, or None. `in_trio_run` needs a newer trio."""
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None
 
 
 async def wait(future: Future[Any]) -> None:
@@ -49,7 +57,7 @@ async def wait_to_the_end(future: Future[Any], hurry: Callable[[], object]) -> N
         raise
     except BaseException:
         hurry()
-        if trio.lowlevel.in_trio_run():
+        if trio_token_here() is not None:
             with trio.CancelScope(shield=True):
                 await wait(future)
         else:
@@ -67,8 +75,8 @@ async def _wait_shielded(future: Future[Any]) -> None:
 
 def _of_this_loop() -> tuple[_Event, Callable[[Callable[[], object]], object]]:
     """A new event of this thread's loop, and how another thread has something called in that loop."""
-    if trio.lowlevel.in_trio_run():
-        return trio.Event(), trio.lowlevel.current_trio_token().run_sync_soon
+    if (token := trio_token_here()) is not None:
+        return trio.Event(), token.run_sync_soon
     import asyncio
 
     return asyncio.Event(), asyncio.get_running_loop().call_soon_threadsafe
