@@ -13,6 +13,7 @@ import trio
 
 from .captured import CapturedMessage, CapturedSession
 from .failing import Failing
+from .loops import trio_token
 from .matching import Criteria, matching, nothing_came, unwanted
 
 __all__ = ["Mailbox"]
@@ -156,7 +157,7 @@ class Mailbox(Failing):
             raise AssertionError(unwanted(criteria, found))
 
     async def _arrival(self, timeout: float, criteria: Criteria) -> CapturedMessage | None:
-        if trio.lowlevel.in_trio_run():
+        if trio_token() is not None:
             with trio.move_on_after(timeout), self._woken(trio.Event) as event:
                 return await self._look(event, criteria)
             return matching(self.messages, criteria)
@@ -220,13 +221,13 @@ class Mailbox(Failing):
 
 def _waker(function: Callable[[], object]) -> Callable[[], object]:
     """A function for any thread that has another one called in the event loop which runs now."""
-    if not trio.lowlevel.in_trio_run():
+    token = trio_token()
+    if token is None:
         loop = asyncio.get_running_loop()
         return lambda: loop.call_soon_threadsafe(function)
-    token = trio.lowlevel.current_trio_token()
 
     def wake() -> None:
-        if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token:
+        if trio_token() is token:
             function()  # at once, also under a clock that jumps
         else:
             token.run_sync_soon(function)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -20,6 +19,7 @@ from .capture import Auth, capture_app
 from .captured import CapturedMessage
 from .certificates import certificates
 from .frameworks import TLS, Place
+from .loops import loop_runs_here, trio_token
 from .mailbox import Mailbox
 from .matching import Criteria, unwanted
 
@@ -274,7 +274,7 @@ async def _reset_connections(server: SMTPServer) -> None:
 
 async def _in_thread(function: Callable[[], object]) -> None:
     """Run a function that blocks for some milliseconds beside the event loop, to its end."""
-    if trio.lowlevel.in_trio_run():
+    if trio_token() is not None:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(function)
         return
@@ -288,11 +288,7 @@ async def _in_thread(function: Callable[[], object]) -> None:
 
 def _held_up() -> str:
     """What to add to an error where the wait has held an event loop up."""
-    running = trio.lowlevel.in_trio_run()
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        running = True
-    if not running:
+    if not loop_runs_here():
         return ""
     return (
         "\nan event loop runs in this thread, and the wait has held up whatever was to send: "
