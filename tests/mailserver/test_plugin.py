@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import signal
@@ -470,28 +471,61 @@ def test_ctrl_c_ends_pytest_at_once(project: Project) -> None:
     assert err == b""
 
 
+@needs("pytest_cov")
+def test_beside_pytest_cov_the_library_is_measured_from_its_first_line(project: Project) -> None:
+    out = project.run(
+        """
+        def test_it(mailserver):
+            send(mailserver)
+        """,
+        "--cov=trio_smtp.testing.captured",
+        "--cov-report=term-missing",
+        plugins=("pytest_cov",),
+        passed=1,
+    )
+    (line,) = [each for each in out.splitlines() if "captured.py" in each]
+    missing = {int(number) for number in re.findall(r"\b\d+\b", line.partition("%")[2])}
+    assert min(missing) > 40, "imports and the head of the first class were measured"
+
+
+TYPED = """
+from collections.abc import Callable
+
+import pytest
+
+from trio_smtp.testing import Attachment, CapturedMessage, MailServer, TrioMailServer
+
+@pytest.mark.mailserver(tls="starttls")
+def test_it(mailserver: MailServer, mailserver_factory: Callable[..., MailServer]) -> None:
+    mailserver.fail(at="rcpt", to="bob@*", code=451, times=1)
+    mail: CapturedMessage = mailserver.wait_for(to="bob@example.com", timeout=5)
+    code: str = mail.code()
+    recipients: list[str] = mail.envelope.recipients
+    found: dict[str, Attachment] = mail.attachments
+    reveal_type(mailserver.messages)
+    mailserver.wait_for(subjekt="x")
+    mailserver.fail(at="nowhere")
+"""
+
+
+@needs("basedpyright")
+def test_annotations_are_types_for_pyright(tmp_path: Path) -> None:
+    (tmp_path / "test_typed.py").write_text(TYPED)
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "standard", "extraPaths": [str(ROOT)]})
+    )
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--outputjson", "test_typed.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    found = [each["message"] for each in json.loads(done.stdout)["generalDiagnostics"]]
+    assert len(found) == 3, done.stdout
+    assert found[0] == 'Type of "mailserver.messages" is "list[CapturedMessage]"'
+    assert 'No parameter named "subjekt"' in found[1]
+    assert "nowhere" in found[2]
+
+
 @needs("mypy")
 def test_annotations_are_types(tmp_path: Path) -> None:
-    (tmp_path / "test_typed.py").write_text(
-        textwrap.dedent("""
-        from collections.abc import Callable
-
-        import pytest
-
-        from trio_smtp.testing import Attachment, CapturedMessage, MailServer, TrioMailServer
-
-        @pytest.mark.mailserver(tls="starttls")
-        def test_it(mailserver: MailServer, mailserver_factory: Callable[..., MailServer]) -> None:
-            mailserver.fail(at="rcpt", to="bob@*", code=451, times=1)
-            mail: CapturedMessage = mailserver.wait_for(to="bob@example.com", timeout=5)
-            code: str = mail.code()
-            recipients: list[str] = mail.envelope.recipients
-            found: dict[str, Attachment] = mail.attachments
-            reveal_type(mailserver.messages)
-            mailserver.wait_for(subjekt="x")
-            mailserver.fail(at="nowhere")
-        """)
-    )
+    (tmp_path / "test_typed.py").write_text(TYPED)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(tmp_path), "test_typed.py"],
         cwd=tmp_path,
