@@ -92,8 +92,9 @@ with MailServer(tls=sys.argv[1] if sys.argv[1] != "no" else None) as server:
     mail.attach("notes.txt", "notes", "text/plain")
     assert mail.send() == 1
     found = server.only()
-    assert found.subject == "Wilkommen" and found.text == "Hallo Bob" and found.html == "<p>Hallo Bob</p>"
-    assert found.bcc == ["dave@example.com"] and found.attachments["notes.txt"].content == b"notes"
+    assert found.subject == "Wilkommen"
+    assert (found.text.strip(), found.html.strip()) == ("Hallo Bob", "<p>Hallo Bob</p>")  # 6.1 adds a line end
+    assert found.bcc == ["dave@example.com"] and found.attachments["notes.txt"].content.strip() == b"notes"
     assert found.session.user == "user" and (found.session.tls is not None) == (sys.argv[1] != "no")
 """
 

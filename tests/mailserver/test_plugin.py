@@ -443,9 +443,9 @@ def test_ctrl_c_ends_pytest_at_once(project: Project) -> None:
     project.write(
         """
         def test_it(mailserver):
-            held = socket.create_connection((mailserver.host, mailserver.port))
-            open("ready", "w").close()
-            mailserver.wait_for(timeout=300)
+            with socket.create_connection((mailserver.host, mailserver.port)):
+                open("ready", "w").close()
+                mailserver.wait_for(timeout=300)
         """
     )
     with subprocess.Popen(
@@ -466,7 +466,7 @@ def test_ctrl_c_ends_pytest_at_once(project: Project) -> None:
             assert time.monotonic() - started < 5
         finally:
             process.kill()
-    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, out.decode()
     assert b"KeyboardInterrupt" in out
     assert err == b""
 
