@@ -5,10 +5,16 @@ The channel holds a few messages. When it is full the handler waits, and with it
 to disk first.
 """
 
+from collections.abc import AsyncIterator
+
 import attrs
 import trio
 
-from trio_smtp import App, Config, DataContext, SMTPServer, serve
+from trio_smtp import App, Config, DataContext, Running, run
+
+HELD = 10
+
+app = App()
 
 
 @attrs.frozen
@@ -20,32 +26,29 @@ class Message:
     body: bytes
 
 
-def make_app(messages: trio.MemorySendChannel[Message]) -> App:
-    app = App()
-
-    @app.on_data
-    async def hand_over(ctx: DataContext) -> None:
-        envelope = ctx.envelope
-        sender = envelope.mail_from.address if envelope.mail_from else ""
-        recipients = tuple(recipient.address for recipient in envelope.rcpt_to)
-        await messages.send(Message(sender, recipients, await ctx.stream.read()))
-
-    return app
-
-
 async def work(messages: trio.MemoryReceiveChannel[Message]) -> None:
     async for message in messages:
         print(f"{len(message.body)} octets from <{message.sender}> for {', '.join(message.recipients)}")
 
 
-async def main(config: Config, *, task_status: trio.TaskStatus[SMTPServer] = trio.TASK_STATUS_IGNORED) -> None:
-    send_channel, receive_channel = trio.open_memory_channel[Message](10)
-    async with trio.open_nursery() as nursery:
+@app.lifespan
+async def worker(running: Running) -> AsyncIterator[None]:
+    send_channel, receive_channel = trio.open_memory_channel[Message](HELD)
+    # A nursery of its own, and not `running.nursery`, whose tasks are cancelled: when the server has ended, closing the
+    # channel ends the worker, after the messages that it still holds.
+    async with trio.open_nursery() as nursery, send_channel:
+        running.app.state.messages = send_channel
         nursery.start_soon(work, receive_channel)
-        # When the server ends, closing the channel ends the worker, after the messages that it still holds.
-        async with send_channel:
-            await serve(make_app(send_channel), config, task_status=task_status)
+        yield
+
+
+@app.on_data
+async def hand_over(ctx: DataContext) -> None:
+    envelope = ctx.envelope
+    sender = envelope.mail_from.address if envelope.mail_from else ""
+    recipients = tuple(recipient.address for recipient in envelope.rcpt_to)
+    await ctx.app.state.messages.send(Message(sender, recipients, await ctx.stream.read()))
 
 
 if __name__ == "__main__":
-    trio.run(main, Config(port=8025))
+    run(app, Config(port=8025))

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 with atheris.instrument_imports(include=["trio_smtp"]):
     from tests.dialogue.driver import converse_with
+    from tests.fuzz_configs import FUZZ_CONFIGS
     from tests.hostile.support import Mailbox, exchange, replies_in, run, watched_log
     from trio_smtp import AuthContext, Config, SMTPServer
     from trio_smtp.app.application import Phase
@@ -38,38 +39,7 @@ SECRET = {
     f"SCRAM-SHA-{bits}": ScramSecret.from_password("password", f"SCRAM-SHA-{bits}", iterations=4096, salt=b"s" * 16)
     for bits in (1, 256, 512)
 }
-
-
-async def _no_secret(username: str, session: Session) -> None:
-    return None
-
-
-CONFIGS = [
-    Config(hostname="mx.example", max_errors=1000),
-    Config(
-        hostname="mx.example",
-        max_errors=1000,
-        strict_addresses=False,
-        unknown_parameters="allow",
-        bare_newline="normalize",
-        allow_insecure_auth=True,
-        auth_mechanisms=[name for name in sasl.MECHANISMS if not name.endswith("-PLUS")],
-        scram_lookup=_no_secret,
-        max_auth_failures=1000,
-        dsn=True,
-        binarymime=True,
-        requiretls=True,
-        deliver_by=10,
-        mt_priority=True,
-        future_release=10**6,
-        xclient=["192.0.2.1"],
-        xforward=["192.0.2.1"],
-        max_data_line=100,
-        max_message_size=1000,
-    ),
-    Config(hostname="mx.example", max_errors=1000, lmtp=True, max_recipients=3, max_message_size=None),
-    Config(hostname="mx.example", auth_required=True, allow_insecure_auth=True, max_command_line=512),
-]
+CONFIGS = list(FUZZ_CONFIGS.values())
 SYNTAXES = [
     Capabilities(config, {Phase.AUTH}).syntax(Session(secure=True, remote_address="192.0.2.1")) for config in CONFIGS
 ]

@@ -11,6 +11,8 @@ import attrs
 import pytest
 import trustme
 
+from tests.exhaustive import is_exhaustive
+
 #: Where the package is not installed, its pytest plugin has no entry point.
 pytest_plugins = [
     name
@@ -18,6 +20,7 @@ pytest_plugins = [
     if all(found.value != name for found in importlib.metadata.entry_points(group="pytest11"))
 ]
 
+TESTS = Path(__file__).parent
 #: The names and the address in the server's certificate.
 SERVER_NAMES = ("localhost", "mx.example.com", "127.0.0.1")
 
@@ -77,6 +80,15 @@ def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(path)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `tests.exhaustive` names."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_exhaustive(
+            item.path.relative_to(TESTS).as_posix(), item.originalname
+        ):
+            item.add_marker(pytest.mark.exhaustive)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -21,7 +21,7 @@ from trio_smtp import (
     SMTPError,
     SMTPServer,
 )
-from trio_smtp.app.application import Phase
+from trio_smtp.app.application import Phase, chains_of
 from trio_smtp.testing import open_client
 
 from .support import BODY, mail_app, send
@@ -46,9 +46,9 @@ async def test_a_decorator_returns_the_function_unchanged_and_registers_it_for_i
         seen.append(ctx)
 
     assert getattr(app, name)(handler) is handler
-    assert list(app.freeze()) == [Phase(name)]
+    assert list(chains_of(app)) == [Phase(name)]
     context = object()
-    await app.freeze()[Phase(name)](context)
+    await chains_of(app)[Phase(name)](context)
     assert seen == [context]
 
 
@@ -128,7 +128,7 @@ async def test_calling_next_twice_is_a_runtime_error() -> None:
         runs.append(1)
 
     with pytest.raises(RuntimeError, match="call_next"):
-        await app.freeze()[Phase.CONNECT](object())
+        await chains_of(app)[Phase.CONNECT](object())
     assert runs == [1]
 
 
@@ -225,7 +225,7 @@ async def test_methods_partials_callable_objects_and_defaults_are_told_apart_by_
     app.on_connect(handlers)
     app.on_connect(Object.static)
     app.on_connect(functools.partial(handlers.with_more, "partial", suffix="!"))
-    await app.freeze()[Phase.CONNECT](object())
+    await chains_of(app)[Phase.CONNECT](object())
     assert handlers.seen == ["method", "called", "partial!"]
 
 
@@ -266,7 +266,7 @@ def test_what_is_no_handler_is_an_error_at_once_that_says_what_to_write(handler:
     assert "async def on_rcpt_to(ctx)" in str(info.value)
     assert "async def on_rcpt_to(ctx, call_next)" in str(info.value)
     assert getattr(handler, "__qualname__", repr(handler)) in str(info.value)
-    assert Phase.RCPT_TO not in app.freeze()
+    assert Phase.RCPT_TO not in chains_of(app)
 
 
 async def test_registering_after_serving_began_is_an_error_that_names_the_decorator() -> None:
@@ -292,7 +292,7 @@ async def test_use_lets_plugins_register_and_chains() -> None:
         return register
 
     assert app.use(plugin("one")).use(plugin("two")) is app
-    await app.freeze()[Phase.CONNECT](object())
+    await chains_of(app)[Phase.CONNECT](object())
     assert order == ["one", "two"]
 
 
@@ -331,7 +331,7 @@ async def test_what_a_handler_raises_comes_out_of_the_chain() -> None:
     handler: Callable[[Any], Awaitable[None]] = broken
     app.on_connect(handler)
     with pytest.raises(LookupError, match="broken"):
-        await app.freeze()[Phase.CONNECT](object())
+        await chains_of(app)[Phase.CONNECT](object())
 
 
 # --- compiled chains ---
@@ -339,13 +339,13 @@ async def test_what_a_handler_raises_comes_out_of_the_chain() -> None:
 
 def test_chains_are_compiled_once() -> None:
     app, _ = mail_app()
-    chains = app.freeze()
+    chains = chains_of(app)
     SMTPServer(app)
-    assert app.freeze() is chains
+    assert chains_of(app) is chains
 
 
 def test_a_phase_without_handlers_has_no_chain() -> None:
-    assert App().freeze() == {}
+    assert chains_of(App()) == {}
 
 
 def test_a_single_filter_is_its_own_chain() -> None:
@@ -354,7 +354,7 @@ def test_a_single_filter_is_its_own_chain() -> None:
     @app.on_connect
     async def alone(ctx: ConnectContext) -> None: ...
 
-    assert app.freeze()[Phase.CONNECT] is alone
+    assert chains_of(app)[Phase.CONNECT] is alone
 
 
 async def test_a_chain_may_run_any_number_of_times() -> None:
@@ -370,7 +370,7 @@ async def test_a_chain_may_run_any_number_of_times() -> None:
     async def one(ctx: object) -> None:
         steps.append("one")
 
-    chain = app.freeze()[Phase.CONNECT]
+    chain = chains_of(app)[Phase.CONNECT]
     for _ in range(2):
         await chain(object())
     assert steps == ["one", "around"] * 2
@@ -429,7 +429,7 @@ async def test_what_a_middleware_of_on_close_raises_is_logged_and_the_rest_runs_
         steps.append("last")
 
     session = Session()
-    await app.freeze()[Phase.CLOSE](CloseContext(session, "quit"))
+    await chains_of(app)[Phase.CLOSE](CloseContext(session, "quit"))
     assert steps == ran
     assert caplog.messages == [f"session={session.id} on_close handler failed"] * len(failures)
     assert [str(record.exc_info and record.exc_info[1]) for record in caplog.records] == failures
@@ -448,7 +448,7 @@ async def test_what_comes_after_a_failed_handler_of_on_close_is_not_told_of_its_
     async def last(ctx: CloseContext) -> None:
         raise LookupError("last")
 
-    await app.freeze()[Phase.CLOSE](CloseContext(Session(), "quit"))
+    await chains_of(app)[Phase.CLOSE](CloseContext(Session(), "quit"))
     failures = [record.exc_info[1] for record in caplog.records if record.exc_info]
     assert [str(failure) for failure in failures] == ["around", "last"]
     assert failures[1] is not None

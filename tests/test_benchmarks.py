@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,28 @@ def test_the_exit_code_tells_when_it_does_not_hold() -> None:
     finished = run("memory.py", "--size", "1", "--most", "-1")
     assert finished.returncode == 1
     assert "must be less than -1: DOES NOT HOLD" in finished.stdout
+
+
+@pytest.mark.program("postfix")
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts as root only")
+def test_the_first_command_after_starttls_beside_postfix() -> None:
+    # Not in tmp_path: Postfix's own user must be able to get there.
+    with tempfile.TemporaryDirectory(prefix="trio-smtp-") as directory:
+        Path(directory).chmod(0o755)
+        finished = run("first_command.py", "--tries", "3", TMPDIR=directory)
+        assert list(Path(directory).iterdir()) == []
+    assert (finished.returncode, finished.stderr) == (0, ""), finished.stdout
+    row = r"^(trio_smtp|Postfix smtpd) +median +([0-9.]+) +least +([0-9.]+) +most +([0-9.]+)$"
+    rows = re.findall(row, finished.stdout, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["trio_smtp", "Postfix smtpd"]
+    assert all(0 < float(least) <= float(middle) <= float(most) for _, middle, least, most in rows)
+
+
+def test_the_first_command_without_postfix_and_its_exit_code() -> None:
+    finished = run("first_command.py", "--tries", "1", "--most", "0", PATH="")
+    assert finished.returncode == 1
+    assert finished.stderr == "Postfix smtpd is left out: it is not installed.\n"
+    assert "must be less than 0 ms: DOES NOT HOLD" in finished.stdout
 
 
 def run_one_case(directory: Path) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_smtp import App, AuthContext, ConnectContext, DataContext, MailFromContext, SMTPServer
+from trio_smtp import App, AuthContext, ConnectContext, DataContext, Extension, MailFromContext, Session, SMTPServer
 from trio_smtp.testing import Client, MemoryListener, open_client
 
 from .support import (
@@ -240,6 +240,41 @@ async def test_the_handlers_of_another_phase_are_let_to_their_end(autojump_clock
         client.server.drain()
         assert (await client.read_reply()).code == 550
         assert await says(client, 421, "4.3.2")
+
+
+async def test_a_parser_of_the_program_that_drains_does_not_end_its_own_command(autojump_clock: MockClock) -> None:
+    app, taken = mail_app()
+    reasons = note_closes(app)
+
+    def drain(value: str | bool) -> str:
+        client.server.drain()
+        return str(value)
+
+    app.extend(Extension(keyword="XDRAIN", mail_parameters={"XDRAIN": drain}))
+    async with open_client(app) as client:
+        await client.ehlo()
+        assert (await client.command("MAIL FROM:<a@example.org> XDRAIN=1")).code == 250
+        assert (await client.command("RCPT TO:<b@example.com>")).code == 250
+        assert (await client.command("DATA")).code == 354
+        await client.send_bytes(BODY + b".\r\n")
+        assert (await client.read_reply()).code == 250
+        assert await says(client, 421, "4.3.2")
+    assert (taken, reasons) == ([BODY], ["drained"])
+
+
+async def test_an_argument_of_ehlo_that_drains_is_said_first(autojump_clock: MockClock) -> None:
+    app, _ = mail_app()
+    reasons = note_closes(app)
+
+    def drain(session: Session) -> str:
+        client.server.drain()
+        return "now"
+
+    app.extend(Extension(keyword="XDRAIN", argument=drain))
+    async with open_client(app) as client:
+        assert "XDRAIN now" in (await client.ehlo()).lines
+        assert await says(client, 421, "4.3.2")
+    assert reasons == ["drained"]
 
 
 async def test_a_drain_is_the_reason_though_a_handler_was_cancelled_before(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import runpy
@@ -29,7 +30,7 @@ from trio_smtp.testing import Client, open_client
 from .conftest import CertificateFiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel")
+SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel", "spool")
 MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
 ALICE = "alice@example.com"
 
@@ -133,14 +134,42 @@ async def test_domain_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "{'refused': 2, 'accepted': 1}\n"
 
 
+async def test_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = (
+        b'Content-Type: application/octet-stream; name="x"\r\nContent-Disposition: attachment; filename="A.EXE"\r\n'
+    )
+    large = MESSAGE + b"0123456789\r\n" * 100_000  # in a temporary file
+    async with open_client(load("spool").app) as client:
+        await client.ehlo()
+        refused = await client.send_message(ALICE, ["bob@example.com"], program + MESSAGE)
+        assert (refused.code, refused.enhanced, refused.text) == (550, "5.7.1", "Programs are not taken")
+        for body in (MESSAGE, large):  # two messages of one connection are two
+            assert (await client.send_message(ALICE, ["bob@example.com"], body)).code == 250
+        await client.command(f"MAIL FROM:<{ALICE}>")
+        await client.command("RCPT TO:<bob@example.com>")
+        await client.command("DATA")
+        await client.send_bytes(b"Subject: half")
+    stored = sorted((path.read_bytes() for path in Path("mail").rglob("*") if path.is_file()), key=len)
+    assert len(stored) == 2  # and half a message is none
+    for message, body in zip(stored, (MESSAGE, large), strict=True):
+        field = b"X-Checksum: sha256=%s\r\n" % hashlib.sha256(body).hexdigest().encode()
+        assert message.endswith(field + body)
+
+
 async def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = load("resources")
     async with open_client(module.app) as client:
         await client.ehlo()
-        assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
-    with closing(sqlite3.connect("mail.db")) as database:
-        assert database.execute("SELECT * FROM mail").fetchall() == [(ALICE, MESSAGE)]
+        for _ in range(2):  # two messages of one connection are two
+            assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+        await client.command(f"MAIL FROM:<{ALICE}>")
+        await client.command("RCPT TO:<bob@example.com>")
+        await client.command("DATA")
+        await client.send_bytes(b"Subject: half")
+    with closing(sqlite3.connect("mail.db")) as database:  # and half a message is none
+        assert database.execute("SELECT * FROM mail").fetchall() == [(ALICE, MESSAGE)] * 2
 
 
 async def test_resources_are_reported(
@@ -198,20 +227,26 @@ async def test_starttls_without_files_makes_a_certificate(
         assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_memory_channel(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_memory_channel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module = load("memory_channel")
-    send_channel, receive_channel = trio.open_memory_channel[Any](1)
-    async with open_client(module.make_app(send_channel)) as client, trio.open_nursery() as nursery:
+    begin = trio.Event()
+
+    async def work_later(messages: trio.MemoryReceiveChannel[Any], work: Callable[..., Any] = module.work) -> None:
+        await begin.wait()
+        await work(messages)
+
+    monkeypatch.setattr(module, "HELD", 1)
+    monkeypatch.setattr(module, "work", work_later)
+    async with open_client(module.app) as client, trio.open_nursery() as nursery:
         await client.ehlo()
         assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
         # The channel is full now: the next message is not accepted before the worker begins.
         nursery.start_soon(second_message, client)
         await trio.testing.wait_all_tasks_blocked()
         assert client.session.transaction == 1
-        nursery.start_soon(module.work, receive_channel)
+        begin.set()
         await trio.testing.wait_all_tasks_blocked()
         assert client.session.transaction == 2
-        send_channel.close()
     out = capsys.readouterr().out
     assert out == (
         f"{len(MESSAGE)} octets from <{ALICE}> for bob@example.com\n"
@@ -226,7 +261,7 @@ async def second_message(client: Client) -> None:
 async def test_memory_channel_ends_after_what_the_worker_still_holds(capsys: pytest.CaptureFixture[str]) -> None:
     module = load("memory_channel")
     async with trio.open_nursery() as nursery:
-        server: SMTPServer = await nursery.start(module.main, Config(port=0))
+        server: SMTPServer = await nursery.start(trio_smtp.serve, module.app, Config(port=0))
 
         def send() -> None:
             with smtplib.SMTP("127.0.0.1", port_of(server), timeout=30) as client:

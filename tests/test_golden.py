@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from trio_smtp import App, AuthContext, Config, Session
-from trio_smtp.protocol import sasl
+from trio_smtp import App, AuthContext, Config
 
 from . import test_extension_transcripts as extension_transcripts
 from . import test_transcripts as smtp_transcripts
+from .fuzz_configs import FUZZ_CONFIGS
 from .golden_support import HANDSHAKE, RECORDING, Case, compare, observed, recorded, write
 from .hostile.support import Mailbox
 from .test_examples import ALICE, EXAMPLES, load
@@ -88,38 +88,6 @@ def extension_transcript_cases() -> dict[str, Case]:
 # What fuzzing begins with
 
 
-async def no_secret(username: str, session: Session) -> None:
-    return None
-
-
-#: Those of fuzz/fuzz.py.
-FUZZ_CONFIGS = {
-    "defaults": config(max_errors=1000),
-    "everything": config(
-        max_errors=1000,
-        strict_addresses=False,
-        unknown_parameters="allow",
-        bare_newline="normalize",
-        allow_insecure_auth=True,
-        auth_mechanisms=[name for name in sasl.MECHANISMS if not name.endswith("-PLUS")],
-        scram_lookup=no_secret,
-        max_auth_failures=1000,
-        dsn=True,
-        binarymime=True,
-        requiretls=True,
-        deliver_by=10,
-        mt_priority=True,
-        future_release=10**6,
-        xclient=["192.0.2.1"],
-        xforward=["192.0.2.1"],
-        max_data_line=100,
-        max_message_size=1000,
-    ),
-    "lmtp": config(max_errors=1000, lmtp=True, max_recipients=3, max_message_size=None),
-    "auth": config(auth_required=True, allow_insecure_auth=True, max_command_line=512),
-}
-
-
 def fuzz_app() -> App:
     app = Mailbox().app
 
@@ -181,18 +149,6 @@ def example(name: str) -> Callable[[], App]:
     return app
 
 
-#: A channel without a receiver would refuse what it is sent.
-OPEN_CHANNELS: list[trio.MemoryReceiveChannel[Any]] = []
-
-
-def memory_channel_app() -> App:
-    send_channel, receive_channel = trio.open_memory_channel[Any](10)
-    OPEN_CHANNELS.append(receive_channel)
-    made = load("memory_channel").make_app(send_channel)
-    assert isinstance(made, App)
-    return made
-
-
 def example_cases() -> dict[str, Case]:
     hello, bye = lines("EHLO client.example"), lines("QUIT")
     bob, carol, eve = "bob@example.com", "carol@example.com", "eve@elsewhere.example"
@@ -210,13 +166,13 @@ def example_cases() -> dict[str, Case]:
         ),
         "auth": Case(example("auth"), config(auth_required=True, allow_insecure_auth=True), (*hello, *auth, *bye)),
         "starttls": Case(example("starttls"), encrypted, (*starttls, *bye)),
-        "memory_channel": Case(memory_channel_app, config(), (*hello, *transaction("", bob), *bye)),
+        "memory_channel": Case(example("memory_channel"), config(), (*hello, *transaction("", bob), *bye)),
         "test_my_handlers": Case(
             example("test_my_handlers"), config(), (*lines("HELO me"), *transaction(ALICE, carol, "bob@x"), *bye)
         ),
     }
-    # resources.py writes a database, and inside_asyncio.py is a program of another event loop; other tests run them.
-    assert {*cases, "inside_asyncio", "resources"} == {path.stem for path in EXAMPLES.glob("*.py")}
+    # These write files, or run a loop of their own; tests/test_examples.py and tests/test_background_docs.py run them.
+    assert {*cases, "resources", "spool", "inside_asyncio"} == {path.stem for path in EXAMPLES.glob("*.py")}
     return cases
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from email.headerregistry import AddressHeader, ContentTypeHeader, DateHeader
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from typing import Any
@@ -133,14 +134,19 @@ def test_no_message_made_of_odd_fields_raises(fields: list[str], body: str) -> N
             make_policy().fold_binary(name, value)
 
 
-async def test_a_field_that_cannot_be_parsed_is_its_text_and_says_nothing_else() -> None:
-    message = await parse_message(
-        b"Content-Type: text/html; name*\r\nTo: <a@\r\nDate: (" + b"(" * 999 + b"\r\n\r\nx\r\n"
-    )
+async def test_a_field_that_cannot_be_parsed_is_its_text_and_says_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the parsers stumble over differs from Python to Python; here they stumble over everything."""
+
+    def fail(*args: object) -> None:
+        raise IndexError
+
+    for parser in (ContentTypeHeader, AddressHeader, DateHeader):
+        monkeypatch.setattr(parser, "parse", fail)
+    message = await parse_message(b"Content-Type: text/html; name=x\r\nTo: <a@b>\r\nDate: 1 Jan 2024 0:00\r\n\r\nx\r\n")
     field = message["content-type"]
-    assert (field, field.params, field.content_type) == ("text/html; name*", {}, None)
-    assert (message["to"], message["to"].addresses, message["to"].groups) == ("<a@", (), ())
-    assert message["date"].datetime is None
+    assert (field, field.params, field.content_type) == ("text/html; name=x", {}, None)
+    assert (message["to"], message["to"].addresses, message["to"].groups) == ("<a@b>", (), ())
+    assert (message["date"], message["date"].datetime) == ("1 Jan 2024 0:00", None)
     assert message.get_content_type() == "text/html"
 
 

@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trio_smtp import Config
+from trio_smtp.server.supervisor import _MARGIN
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Puts the listener where it is expected, and becomes the server.
@@ -48,3 +51,14 @@ def test_the_server_with_socket_activation(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
     (message,) = (tmp_path / "incoming" / "new").iterdir()
     assert message.read_bytes().endswith(b"Subject: hello\r\n\r\nIt works.\r\n")
+
+
+def test_the_service_manager_waits_for_the_end() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    section = text.partition("### How long the end may take")[2].partition("##")[0]
+    seconds = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    config = Config()
+    assert seconds == [config.drain_timeout, _MARGIN, config.lifespan_timeout, 5]
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) == sum(seconds)

@@ -252,6 +252,27 @@ class TestPostfix:
             b"Diagnostic-Code: smtp; 552 5.2.2 No room for full2@example.net",
         ]
 
+    async def test_it_delivers_by_lmtp_to_a_recipient_without_a_domain(self, sink: Sink, postfix: Postfix) -> None:
+        path = postfix.directory / "lmtp.sock"
+        server = SMTPServer(sink.app, Config(hostname="mx.example.net", lmtp=True, unix_path=str(path)))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: server.serve_unix(mode=0o666, task_status=task_status))
+            async with postfix.running(
+                mydestination="relay.example.org",
+                local_transport=f"lmtp:unix:{path}",
+                append_at_myorigin="no",
+                append_dot_mydomain="no",
+                # Its resolver adds a domain all the same; this takes it off.
+                lmtp_generic_maps="inline:{ { bob@relay.example.org = bob } }",
+            ) as client:
+                await say(client, "EHLO client.example.com")
+                await submit(client, "MAIL FROM:<alice@example.org>", "RCPT TO:<bob>")
+                seen = await sink.next()
+            server.drain()
+        (recipient,) = seen.envelope.rcpt_to
+        assert (recipient.address, recipient.local_part, recipient.domain) == ("bob", "bob", "")
+        assert seen.body.endswith(MESSAGE)
+
 
 # HAProxy
 

@@ -234,6 +234,34 @@ async def test_a_refusal_after_starttls_answers_the_next_command(
     assert reasons == ["refused"]
 
 
+async def test_a_line_that_is_no_command_after_a_refusal_has_its_own_reply(
+    autojump_clock: trio.testing.MockClock, server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
+) -> None:
+    app, reasons = refusing(message="No")
+    async with open_client(app, ssl_context=server_ssl_context, error_delay=7) as client:
+        await client.starttls(client_ssl_context, NAME)
+        began, seconds = trio.current_time(), []
+        for _ in range(3):
+            assert (await client.command("x" * 3000)).code == 500
+            seconds.append(trio.current_time() - began)
+        assert seconds == [0, 0, 7]
+        await client.send_bytes(b"EHLO client.example\r\n")
+        assert await client.read_to_end() == b"550 No\r\n"
+    assert reasons == ["refused"]
+
+
+async def test_lines_that_are_no_commands_after_a_refusal_are_counted(
+    server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
+) -> None:
+    app, reasons = refusing(message="No")
+    async with open_client(app, ssl_context=server_ssl_context, max_errors=3) as client:
+        await client.starttls(client_ssl_context, NAME)
+        await client.send_bytes((b"x" * 3000 + b"\r\n") * 3)
+        said = (await client.read_to_end()).splitlines()
+        assert [line[:4] for line in said] == [b"500 ", b"500 ", b"421 "]
+    assert reasons == ["abuse"]
+
+
 @pytest.mark.parametrize(("rejection", "said"), REFUSALS)
 async def test_a_refusal_with_implicit_tls_is_the_greeting(
     server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext, rejection: dict[str, object], said: bytes

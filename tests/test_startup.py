@@ -56,7 +56,19 @@ def test_what_few_need_is_imported_by_them(imported: set[str], module: str) -> N
     assert module not in imported
 
 
-@pytest.mark.parametrize("module", ["cli", "delivery", "plugins", "protocol.scram", "received", "testing"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "app.received",
+        "cli",
+        "delivery",
+        "plugins",
+        "protocol.scram",
+        "server.shared_sockets",
+        "server.supervisor",
+        "testing",
+    ],
+)
 def test_what_the_library_has_for_a_few_is_imported_by_them(imported: set[str], module: str) -> None:
     assert f"trio_smtp.{module}" not in imported
 

@@ -22,6 +22,7 @@ from .supervisor_support import ENDS, Exited, FakeSystem
 from .support import crashes, logged, mail_app
 
 DRAIN_TIMEOUT = 5.0
+LIFESPAN_TIMEOUT = 7.0
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[socket.socket, socket.s
 
 
 def supervisor(system: FakeSystem | None, workers: int = 2, **arguments: Any) -> Supervisor:
-    server = SMTPServer(mail_app()[0], Config(drain_timeout=DRAIN_TIMEOUT))
+    server = SMTPServer(mail_app()[0], Config(drain_timeout=DRAIN_TIMEOUT, lifespan_timeout=LIFESPAN_TIMEOUT))
     sockets = [[socket.create_server(("127.0.0.1", 0))] for _ in range(workers)]
     return Supervisor([Listening(server, sockets)], workers, system=system, **arguments)
 
@@ -114,7 +115,7 @@ def test_what_does_not_drain_is_killed(system: FakeSystem, caplog: pytest.LogCap
     system.at(1, ENDS)
     system.dies(1 + DRAIN_TIMEOUT, 1, 0)
     assert supervisor(system).run() == 1
-    assert system.kills == [(1 + DRAIN_TIMEOUT + 40, 2)]
+    assert system.kills == [(1 + DRAIN_TIMEOUT + LIFESPAN_TIMEOUT + 70, 2)]
     assert logged(caplog) == [
         "worker 1 does not end: killing process 2",
         "worker 1, process 2, was ended by signal 9",
@@ -125,7 +126,7 @@ def test_what_does_not_stop_is_killed(system: FakeSystem) -> None:
     system.at(1, ENDS)
     system.at(4, ENDS)
     assert supervisor(system, 1).run() == 128 + signal.SIGTERM
-    assert system.kills == [(4 + 40, 1)]
+    assert system.kills == [(4 + LIFESPAN_TIMEOUT + 70, 1)]
 
 
 def test_a_worker_that_fails_while_it_drains(system: FakeSystem, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,7 +263,7 @@ def test_a_worker_that_reads_no_orders_does_not_hang_the_supervisor(system: Fake
             system.at(1 + n / 10_000, bytes([signal.SIGHUP] * 100))
         system.at(2, ENDS)
         assert supervisor(system, 1).run() == 1
-    assert system.kills == [(2 + DRAIN_TIMEOUT + 40, 1)]
+    assert system.kills == [(2 + DRAIN_TIMEOUT + LIFESPAN_TIMEOUT + 70, 1)]
     for end in itertools.chain(*ends):
         end.close()
 

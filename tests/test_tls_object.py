@@ -73,6 +73,21 @@ def test_all_records_that_have_come_are_read_at_once(
     assert pair.server.version() == "TLSv1.3"
 
 
+def test_a_look_for_more_records_that_found_none_waits_eight_calls(
+    improved: ssl.SSLContext, client_ssl_context: ssl.SSLContext
+) -> None:
+    pair = Pair(improved, client_ssl_context)
+    pair.shake_hands()
+    pair.client.write(b"NOOP")
+    assert pair.server.read(100) == b"NOOP"
+    for number in range(12):
+        pair.client.write(b"%2d" % number)
+    assert [pair.server.read(100) for _ in range(9)] == [*(b"%2d" % number for number in range(8)), b" 8 91011"]
+    pair.client.write(b"a")
+    pair.client.write(b"b")
+    assert pair.server.read(100) == b"ab"  # the last look found some
+
+
 @pytest.mark.parametrize("ending", ["end of stream", "garbage"])
 def test_an_error_comes_after_the_octets_before_it(
     improved: ssl.SSLContext, client_ssl_context: ssl.SSLContext, ending: str

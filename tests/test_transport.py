@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.transport_support import FLOOD, pair, reset, tcp_sockets, unix_sockets
+from tests.transport_support import FLOOD, WithCheckpoints, pair, reset, tcp_sockets, unix_sockets
 from trio_smtp.net.transport import Outbox, SocketTransport
 
 
@@ -21,30 +21,6 @@ def clog(stream: SocketTransport) -> int:
         while True:
             sent += stream.socket.send(FLOOD)
     return sent
-
-
-class WithCheckpoints(trio.abc.HalfCloseableStream):
-    """Without the deliberate deviation from trio's rules: what is sent at once takes no pass of the scheduler."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.transport = SocketTransport(sock)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.transport.send_all(data)
-        await trio.lowlevel.checkpoint()
-
-    async def send_eof(self) -> None:
-        await self.transport.send_eof()
-        await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.transport.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self.transport.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.transport.aclose()
 
 
 def maker(

@@ -19,6 +19,7 @@ from trio_smtp import (
     Session,
     SMTPServer,
 )
+from trio_smtp.app.extension import is_offered
 from trio_smtp.testing import Client, open_client
 
 
@@ -191,7 +192,7 @@ async def test_an_available_that_crashes_costs_only_the_extension(caplog: pytest
 
 
 def test_without_a_condition_an_extension_is_there_for_all() -> None:
-    assert ETRN.offered(Session())
+    assert is_offered(ETRN, Session())
 
 
 @pytest.mark.parametrize(

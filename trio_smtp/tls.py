@@ -121,11 +121,21 @@ def _load(
         context.load_cert_chain(cert, key, ask)
     except ssl.SSLError as exc:
         files = f"{cert}" if key is None else f"{cert} and {key}"
-        raise ValueError(f"{files}: no usable certificate and private key ({exc.reason or exc})") from exc
+        what = f"{files}: no usable certificate and private key ({exc.reason or exc})"
+        raise ValueError(what + _missing(cert, key)) from exc
     own = re.search(_CERTIFICATE, Path(cert).read_text("ascii", "replace"))
     if own is not None and not own[1].startswith("TRUSTED"):
         _certificates[context] = binascii.a2b_base64(own[2])
     return context
+
+
+def _missing(cert: _File, key: _File | None) -> str:
+    """What is not in the files, as more of an error's text."""
+    if re.search(_CERTIFICATE, Path(cert).read_text("ascii", "replace")) is None:
+        return f"; {cert} has no certificate"
+    if "PRIVATE KEY-----" not in Path(key or cert).read_text("ascii", "replace"):
+        return f"; {key or cert} has no private key" + ("" if key else ": name the key's file as well (key, --tls-key)")
+    return ""
 
 
 def _ask_clients(context: ssl.SSLContext, ca: _File | None, client_certificates: str) -> None:

@@ -75,21 +75,10 @@ class BodyStream(MessageStream):
 
     def __init__(self, body: Body) -> None:
         super().__init__(body)
+        self._source = None
         self.chunks: deque[bytes] = deque()
         self.ended = False
         self._closed = False
-
-    async def receive(self) -> bytes:
-        chunk = await self._next()
-        if not chunk:
-            raise trio.EndOfChannel
-        return chunk
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._next()
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
 
     async def aclose(self) -> None:
         self._closed = True

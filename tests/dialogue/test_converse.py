@@ -351,7 +351,8 @@ TLS_TALKS = [
         app=strict_app, reason="refused",
     ),
     Talk(
-        "on_secure refuses a long line", (*HELLO, *STARTTLS, b"x" * 3000 + b"\r\n", "550 Not this cipher"),
+        "on_secure refuses, after a line that is too long",
+        (*HELLO, *STARTTLS, b"x" * 3000 + b"\r\n", "500 Line too long", b"EHLO c\r\n", "550 Not this cipher"),
         app=strict_app, reason="refused",
     ),
     Talk(

@@ -84,6 +84,7 @@ async def test_accepting_pauses_and_goes_on(tmp_path: Path) -> None:
         async with running.client() as newcomer:
             assert (await by_data(newcomer, SMALL)).code == 250
         assert running.bodies() == [SMALL] * 3
+    assert running.logged("Logging error") == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """App: where handlers are registered, and how the handlers of a phase become one chain.
 
-Registering only keeps a list for each phase. `App.freeze` compiles each list, from its end, into one callable: a filter
+Registering only keeps a list for each phase. `chains_of` compiles each list, from its end, into one callable: a filter
 stands for itself, filters in a row become one function that awaits them in order, and a middleware becomes a function
 that calls it with a `call_next` for the rest of the chain.
 """
@@ -27,7 +27,7 @@ from .contexts import (
     VerifyContext,
 )
 from .data_context import DataContext
-from .extension import Extension
+from .extension import Extension, clash
 from .hooks import CloseContext, CommandContext, ReplyContext, TransactionEndContext
 from .lifespan import Lifespan, Lifespans
 from .running import Running
@@ -42,6 +42,7 @@ __all__ = [
     "Middleware",
     "Phase",
     "Plugin",
+    "chains_of",
     "lifespans_of",
 ]
 
@@ -114,7 +115,7 @@ class App(BaseApp):
     def __init__(self) -> None:
         super().__init__()
         self._handlers: dict[Phase, list[Registered]] = {phase: [] for phase in Phase}
-        # None until `freeze`.
+        # None until `chains_of` ends registration.
         self._chains: Chains | None = None
         self.extensions: list[Extension] = []
         self._lifespans = Lifespans(self)
@@ -167,7 +168,7 @@ class App(BaseApp):
         Raises:
             RuntimeError: The lifespans are entered already.
         """
-        self.freeze()
+        chains_of(self)
         return self._lifespans.running(timeout)
 
     def on_connect(self, handler: _Connect) -> _Connect:
@@ -277,19 +278,12 @@ class App(BaseApp):
         if self._chains is not None:
             raise RuntimeError("extend: add extensions before serving begins")
         for other in self.extensions:
-            if extension.clashes(other):
+            if clash(extension, other):
                 raise ValueError(f"extend: {extension.keyword}, or a parameter or verb of it, is there already")
         self.extensions.append(extension)
         return self
 
-    def freeze(self) -> Chains:
-        """End registration and compile the chains. `SMTPServer` calls this method; programs need not.
-
-        Returns:
-            The chain of each phase that has handlers; every call returns the same object. A chain runs the phase's
-            handlers on the context it is called with, and raises what a handler raises. The chains of `on_close` and
-            `on_transaction_end` log the exception instead and go on with the next handler.
-        """
+    def _freeze(self) -> Chains:
         if self._chains is None:
             self._chains = {
                 phase: compile_chain(
@@ -305,6 +299,17 @@ class App(BaseApp):
             raise RuntimeError(f"{phase.value}: register handlers before serving begins")
         self._handlers[phase].append((handler, _is_middleware(phase, handler)))  # type: ignore[arg-type]
         return handler
+
+
+def chains_of(app: App) -> Chains:
+    """End registration and compile the chains of an App, for those who serve it.
+
+    Returns:
+        The chain of each phase that has handlers; every call returns the same object. A chain runs the phase's handlers
+        on the context it is called with, and raises what a handler raises. The chains of `on_close` and
+        `on_transaction_end` log the exception instead and go on with the next handler.
+    """
+    return app._freeze()  # noqa: SLF001 - what a server asks of an App, and a program does not
 
 
 def lifespans_of(app: App) -> Lifespans:

@@ -26,6 +26,7 @@ __all__ = [
     "RcptToContext",
     "SecureContext",
     "VerifyContext",
+    "oauth_challenge_of",
 ]
 
 
@@ -193,11 +194,6 @@ class AuthContext(Context):
 
     _refusal: ClassVar[tuple[int, str]] = (535, "Authentication credentials invalid")
 
-    @property
-    def oauth_challenge(self) -> Mapping[str, str]:
-        """The error challenge that an OAuth client gets before it is refused."""
-        return self._challenge or {"status": "401", "schemes": "bearer"}
-
     def challenge(self, error: Mapping[str, str]) -> None:
         """Set the JSON of the error challenge that goes before the refusal of an OAuth token.
 
@@ -310,3 +306,8 @@ class VerifyContext(Context):
     argument: str
 
     _refusal: ClassVar[tuple[int, str]] = (550, "Not known here")
+
+
+def oauth_challenge_of(context: AuthContext) -> Mapping[str, str]:
+    """The error challenge that an OAuth client gets before it is refused."""
+    return context._challenge or {"status": "401", "schemes": "bearer"}  # noqa: SLF001 - handlers set it, and need not read it

@@ -18,7 +18,7 @@ from trio_smtp.protocol.values import ShowsFields
 from .hooks import CommandContext
 from .session import Session
 
-__all__ = ["VERBS", "CommandHandler", "Extension"]
+__all__ = ["VERBS", "CommandHandler", "Extension", "clash", "hello_line", "is_offered"]
 
 #: Answers a verb of an extension.
 CommandHandler = Callable[[CommandContext], Awaitable[None]]
@@ -90,30 +90,34 @@ class Extension(ShowsFields):
             if not (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)):
                 raise TypeError(f"commands: {name}: write `async def handler(ctx)`, not {handler!r}")
 
-    def clashes(self, other: Extension) -> bool:
-        """Whether the two have a keyword, a parameter or a verb in common."""
-        return (
-            self.keyword == other.keyword
-            or bool(set(self.commands) & set(other.commands))
-            or bool(set(self.mail_parameters) & set(other.mail_parameters))
-            or bool(set(self.rcpt_parameters) & set(other.rcpt_parameters))
-        )
 
-    def offered(self, session: Session) -> bool:
-        """Whether the session may use the extension now. False when `available` raises; that is logged."""
-        if self.available is None:
-            return True
-        try:
-            return self.available(session)
-        except Exception:
-            _logger.exception("session=%s %s: available failed", session.id, self.keyword)
-            return False
+def clash(one: Extension, other: Extension) -> bool:
+    """Whether the two have a keyword, a parameter or a verb in common."""
+    return (
+        one.keyword == other.keyword
+        or bool(set(one.commands) & set(other.commands))
+        or bool(set(one.mail_parameters) & set(other.mail_parameters))
+        or bool(set(one.rcpt_parameters) & set(other.rcpt_parameters))
+    )
 
-    def line(self, session: Session) -> str:
-        """The line that EHLO shows. Empty when the function `argument` raises; that is logged."""
-        try:
-            argument = self.argument if isinstance(self.argument, str) else self.argument(session)
-        except Exception:
-            _logger.exception("session=%s %s: argument failed", session.id, self.keyword)
-            return ""
-        return f"{self.keyword} {argument}".rstrip()
+
+def is_offered(extension: Extension, session: Session) -> bool:
+    """Whether the session may use the extension now. False when `Extension.available` raises; that is logged."""
+    if extension.available is None:
+        return True
+    try:
+        return extension.available(session)
+    except Exception:
+        _logger.exception("session=%s %s: available failed", session.id, extension.keyword)
+        return False
+
+
+def hello_line(extension: Extension, session: Session) -> str:
+    """The line that EHLO shows. Empty when the function `Extension.argument` raises; that is logged."""
+    argument = extension.argument
+    try:
+        text = argument if isinstance(argument, str) else argument(session)
+    except Exception:
+        _logger.exception("session=%s %s: argument failed", session.id, extension.keyword)
+        return ""
+    return f"{extension.keyword} {text}".rstrip()

@@ -31,10 +31,11 @@ _MAX_WORD = 900
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _NAME = re.compile(r"[!-9;-~]{1,200}")
 _RAW_FIELD = re.compile(rb"[^\n]*(?:\n[ \t][^\n]*)*\n?")
-_BLANKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _FOLDING = re.compile(rb"\r?\n")
-_ENCODED_WORD = re.compile(r"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
-_BETWEEN_WORDS = re.compile(r"(\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)")
+# Not every program reads or writes fields: re compiles these patterns at their first use, and keeps them.
+_BLANKS = r"[\x00-\x20\x7f-\x9f\u2028\u2029]+"
+_ENCODED_WORD = r"=\?([^?\s*]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?="
+_BETWEEN_WORDS = r"(\?=)\s+(?==\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)"
 
 
 @attrs.frozen(repr=False)
@@ -53,7 +54,7 @@ class HeaderField(ShowsFields):
     def text(self) -> str:
         """What stands after the colon, unfolded, encoded words (RFC 2047) decoded; reading it never raises."""
         value = _text(_FOLDING.sub(b"", self.raw.partition(b":")[2])).strip(" \t\r\n")
-        return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub(r"\1", value))
+        return re.sub(_ENCODED_WORD, _decode_word, re.sub(_BETWEEN_WORDS, r"\1", value))
 
 
 def _text(octets: bytes) -> str:
@@ -108,7 +109,7 @@ def encode_field(name: str, value: str, *, utf8: bool, line_end: bytes = _CRLF) 
     check_name(name)
     line = f"{name}:".encode()
     lines: list[bytes] = []
-    for word in _encode_words(_BLANKS.sub(" ", value).strip(" "), utf8=utf8):
+    for word in _encode_words(re.sub(_BLANKS, " ", value).strip(" "), utf8=utf8):
         # The first word stays beside the name: a first line that holds the name alone confuses some programs.
         if len(line) + 1 + len(word) > _LINE and not (not lines and line.endswith(b":") and len(word) < _MAX_WORD):
             lines.append(line)

@@ -109,7 +109,8 @@ class TransactionEndContext(ShowsFields):
     Attributes:
         session: The client's session.
         envelope: The transaction's envelope.
-        reason: How it ended.
+        reason: How it ended. ``"accepted"``: its message was accepted. ``"refused"``: the message or the client was
+            refused. ``"reset"``: the client began anew or said QUIT. ``"lost"``: the connection ended before.
     """
 
     session: Session
@@ -128,7 +129,11 @@ class CloseContext(ShowsFields):
 
     Attributes:
         session: The client's session.
-        reason: Why it ended.
+        reason: Why it ended. ``"quit"``: the client said QUIT. ``"lost"``: the client is gone. ``"timeout"``: the
+            client, a handler or the session took too long. ``"drained"``: the server drains. ``"refused"``: a handler
+            or a limit refused the client. ``"abuse"``: the client broke the protocol too often, or in a way that cannot
+            go on. ``"tls"``: a TLS handshake failed. ``"error"``: an internal error. ``"cancelled"``: the server was
+            cancelled. ``"aborted"``: a handler called `Context.abort`.
     """
 
     session: Session

@@ -29,24 +29,11 @@ class _Layer(MessageStream):
 
     def __init__(self, body: Body) -> None:
         super().__init__(body)
+        self._source = None
         self._closed = False
         self._ended = False
 
-    async def receive(self) -> bytes:
-        """Receive the next chunk, as `MessageStream.receive` does."""
-        chunk = await self._next()
-        if not chunk:
-            raise trio.EndOfChannel
-        return chunk
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._next()
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
-
     async def _next(self) -> bytes:
-        self._begun = True
         await checkpoint_if_cancelled()
         if self._wait_before is not None:
             await self._wait_before()

@@ -29,6 +29,7 @@ __all__ = [
     "MessageTooLarge",
     "MessageUnparsable",
     "StreamConsumed",
+    "has_begun",
 ]
 
 
@@ -84,10 +85,12 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
     keeps the stream longer gets `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_begun", "_body", "_consumed", "_taps", "_wait_before")
+    __slots__ = ("_begun", "_body", "_consumed", "_source", "_taps", "_wait_before")
 
     def __init__(self, body: Body | None = None) -> None:
         self._body = Body() if body is None else body
+        # Whose channel the chunks come from; None: `_next` gives them. A `_next` for all would be a coroutine a chunk.
+        self._source = body
         self._begun = False
         self._consumed = False
         self._taps: list[Callable[[bytes], None]] = []
@@ -113,11 +116,6 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """A handler has read the message to its end, or discarded the rest on purpose."""
         return self._body.finished
 
-    @property
-    def begun(self) -> bool:
-        """Reading has begun, in whatever way."""
-        return self._begun or self._consumed
-
     def tap(self, callback: Callable[[bytes], None]) -> None:
         """See the octets without consuming them.
 
@@ -135,7 +133,7 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
                 comes out of the receive, and no chunk is lost. Its time is that of the handlers
                 (``Config.handler_timeout``).
         """
-        self._wait_before = wait
+        self._wait_before, self._source = wait, None
 
     async def receive(self) -> bytes:
         """Receive the next chunk.
@@ -154,25 +152,38 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         the scheduler.
         """
         self._begun = True
-        await checkpoint_if_cancelled()
-        if self._wait_before is not None:
-            await self._wait_before()
-        body = self._body
-        chunk = self._take(body) if body.left is not None else await self._wait(body)
+        source = self._source
+        if source is None:
+            chunk = await self._next()
+        else:
+            await checkpoint_if_cancelled()
+            chunk = self._take(source) if source.left is not None else await self._wait(source)
         if not chunk:
             raise trio.EndOfChannel
         return chunk
 
     async def __anext__(self) -> bytes:
         self._begun = True
+        source = self._source
+        if source is None:
+            chunk = await self._next()
+        else:
+            await checkpoint_if_cancelled()
+            chunk = self._take(source) if source.left is not None else await self._wait(source)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def _next(self) -> bytes:
+        """Return the next chunk, or ``b""`` at the end, of a stream whose ``_source`` is None.
+
+        A subclass whose chunks come from elsewhere sets ``_source = None`` and overrides this method.
+        """
         await checkpoint_if_cancelled()
         if self._wait_before is not None:
             await self._wait_before()
         body = self._body
-        chunk = self._take(body) if body.left is not None else await self._wait(body)
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
+        return self._take(body) if body.left is not None else await self._wait(body)
 
     def _take(self, body: Body) -> bytes:
         """Return the next chunk of a message that is in the channel as a whole, or ``b""`` at its end."""
@@ -318,3 +329,8 @@ class MessageStream(trio.abc.ReceiveChannel[bytes]):
         """
         self._body.close()
         await trio.lowlevel.checkpoint()
+
+
+def has_begun(stream: MessageStream) -> bool:
+    """Whether reading a stream has begun, in whatever way."""
+    return stream._begun or stream._consumed  # noqa: SLF001 - for what puts another stream in its place

@@ -16,7 +16,7 @@ from .body import Body
 from .config import Config
 from .fields import Head, check_name, encode_field, line_end_of
 from .layers import Prefixed, Replay
-from .message import MessageMalformed, MessageStream, StreamConsumed
+from .message import MessageMalformed, MessageStream, StreamConsumed, has_begun
 from .spool import SpooledMessage
 from .store import Store
 
@@ -65,7 +65,7 @@ class Spooling:
             self._message.add_field(name, value)
             return self.stream
         check_name(name)
-        if self.stream.begun or self._sent.begun:
+        if has_begun(self.stream) or has_begun(self._sent):
             raise RuntimeError("the message is being read: add fields before, or spool it first")
         self._added.append((name, value))
         if self.stream is self._sent:
@@ -78,11 +78,11 @@ class Spooling:
             if self._message is None:
                 if self._body.error is not None:
                     raise self._body.error
-                if self.stream.begun or self._sent.begun:
+                if has_begun(self.stream) or has_begun(self._sent):
                     raise StreamConsumed
                 self._message = await self._read_in()
                 self.stream = Replay(self._body, self._message)
-            elif self.stream.begun:
+            elif has_begun(self.stream):
                 self.stream = Replay(self._body, self._message)
             return self._message
 

@@ -17,6 +17,7 @@ import trio
 
 from trio_smtp import App, CallNext, Config, DataContext
 from trio_smtp.delivery.maildir import maildir
+from trio_smtp.net.steady_log import SteadyHandler
 from trio_smtp.server.processes import System
 
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of, reported
@@ -61,7 +62,7 @@ def _run(words: list[str], system: System | None) -> int:
     workers = make_workers(workers, file)
     logging.basicConfig(
         level=_LOG_LEVELS[min(verbose, len(_LOG_LEVELS) - 1)],
-        stream=LossyWriter(lambda: sys.stderr),
+        handlers=[SteadyHandler(LossyWriter(lambda: sys.stderr))],
         format=f"%(asctime)s {'%(process)d ' if workers > 1 else ''}%(levelname)s %(name)s: %(message)s",
     )
     if name is not None:

@@ -45,7 +45,7 @@ from trio_smtp.protocol.replies import Reply
 from .clock import COMMAND, HANDLERS, HANDSHAKE, PAUSE, PROXY_HEADER, Cause, Clock
 from .ending import finish, last_words, leave, run_last_handlers
 from .handlers import Handlers
-from .handshake import shake_hands
+from .handshake import TLS, shake_hands
 from .hooks import reply_handlers, settle
 from .opening import open_connection
 from .places import Place
@@ -64,6 +64,7 @@ class Connection:
 
     Args:
         service: What the server's sessions share.
+        tls: What its handshakes use.
         stream: The client's stream; closed at the end.
         session: The client's session.
         place: Where the connection is counted.
@@ -81,16 +82,19 @@ class Connection:
         "_reason",
         "_receiver",
         "_steps",
+        "_task",
+        "_tls",
         "_transfer",
         "_wire",
         "session",
     )
 
-    def __init__(self, service: Service, stream: trio.abc.Stream, session: Session, place: Place) -> None:
+    def __init__(self, service: Service, tls: TLS, stream: trio.abc.Stream, session: Session, place: Place) -> None:
         config = service.config
         now = trio.lowlevel.current_clock().current_time
         self.session: Session = session
         self._place = place
+        self._tls = tls
         self._dialogue = dialogue = Dialogue(service, session, now)
         self._clock = clock = Clock(now, dialogue.log.opened + (config.session_timeout or math.inf))
         session._call_to_abort(clock.abort)
@@ -101,6 +105,8 @@ class Connection:
         self._handlers = Handlers(session, wire, dialogue.output, clock, config.handler_timeout)
         self._receiver = BodyReceiver(wire, dialogue, clock)
         self._steps: Steps[None] = converse(dialogue)
+        # The one that serves the connection; None before it does.
+        self._task: trio.lowlevel.Task | None = None
         # The message whose chunks are coming.
         self._transfer: Transfer | None = None
         self._reason: CloseReason = "cancelled"
@@ -108,7 +114,10 @@ class Connection:
     def drain(self, seconds: float) -> None:
         """Let a transaction in flight end, within so many seconds, and then say 421; an idle client hears it now."""
         self._dialogue.drain()
+        # A program's parser of parameters, or what says whether an extension is available, may call this method in the
+        # connection's own task: the command is not answered yet, though no handlers are awaited.
         idle = self._clock.activity.idle and not self._dialogue.machine.in_transaction
+        idle = idle and trio.lowlevel.current_task() is not self._task
         self._clock.drain(seconds, at_once=idle)
 
     async def run(self, watch: Watch, ended: Callable[[Connection], None]) -> None:
@@ -122,11 +131,12 @@ class Connection:
             ended: Called at the end, whatever happens.
         """
         clock, words = self._clock, None
+        self._task = trio.lowlevel.current_task()
         watch.begin(self._wire)
         try:
             with clock.scope:
                 try:
-                    await open_connection(self._wire, clock, self._dialogue, self._place)
+                    await open_connection(self._wire, self._tls, clock, self._dialogue, self._place)
                     await self._drive()
                 finally:
                     self._steps.close()  # runs what a SASL mechanism has in its `finally`, which may raise anything
@@ -232,7 +242,7 @@ class Connection:
 
     async def _shake_hands(self, step: ShakeHands) -> None:
         await self._wire.flush()
-        step.info = await shake_hands(self._wire, self._clock, self._dialogue, HANDSHAKE)
+        step.info = await shake_hands(self._wire, self._tls, self._clock, self._dialogue, HANDSHAKE)
 
     def _leave(self, step: Leave) -> Awaitable[None]:
         self._reason = step.reason

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from typing import final
+
 import trio
 
 from trio_smtp.app.session import TLSInfo
@@ -16,14 +19,33 @@ from trio_smtp.tls import certificate_of
 from .clock import FIRST_HANDSHAKE, Activity, Clock
 from .wire import Wire
 
-__all__ = ["shake_hands"]
+__all__ = ["TLS", "shake_hands"]
 
 
-async def shake_hands(wire: Wire, clock: Clock, dialogue: Dialogue, activity: Activity) -> TLSInfo:
+@final
+class TLS:
+    """What the handshakes of one server use.
+
+    Attributes:
+        context: For the next handshakes; None: no TLS.
+    """
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self.context: ssl.SSLContext | None = context
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Use this context for the next handshakes."""
+        self.context = context
+
+
+async def shake_hands(wire: Wire, tls: TLS, clock: Clock, dialogue: Dialogue, activity: Activity) -> TLSInfo:
     """Wrap the wire's stream in TLS (where it is not yet) and shake hands.
 
     Args:
         wire: Speaks TLS afterwards.
+        tls: The server's.
         clock: Holds the handshake to its time.
         dialogue: Notes the name that the client asks for.
         activity: FIRST_HANDSHAKE or HANDSHAKE.
@@ -39,8 +61,8 @@ async def shake_hands(wire: Wire, clock: Clock, dialogue: Dialogue, activity: Ac
         note_server_names(stream.context)
         improve(stream.context)  # for those that come after this one
     else:
-        assert service.ssl_context is not None
-        stream = trio.SSLStream(stream, service.ssl_context, server_side=True, https_compatible=True)
+        assert tls.context is not None
+        stream = trio.SSLStream(stream, tls.context, server_side=True, https_compatible=True)
     clock.arm_end(activity, service.config.tls_handshake_timeout)
     with hearing_server_name(dialogue.note_server_name), shaking_hands() as handshake:
         try:

@@ -15,7 +15,7 @@ from trio_smtp.protocol.proxy import HeaderReader, ProxyError
 from trio_smtp.protocol.replies import Reply
 
 from .clock import EARLY_TALK, FIRST_HANDSHAKE, PAUSE, PROXY_HEADER, Clock
-from .handshake import shake_hands
+from .handshake import TLS, shake_hands
 from .places import FULL_FOR_HOST, Place
 from .wire import Wire
 
@@ -24,7 +24,7 @@ __all__ = ["open_connection"]
 _EARLY_TALKER = Reply(421, "You talk too soon", "4.7.0")
 
 
-async def open_connection(wire: Wire, clock: Clock, dialogue: Dialogue, place: Place) -> None:
+async def open_connection(wire: Wire, tls: TLS, clock: Clock, dialogue: Dialogue, place: Place) -> None:
     """Do all that comes before the greeting.
 
     Raises:
@@ -34,7 +34,7 @@ async def open_connection(wire: Wire, clock: Clock, dialogue: Dialogue, place: P
     if config.proxy_protocol and trusts(config.proxy_protocol, dialogue.session.remote_address):
         await _read_proxy_header(wire, clock, dialogue, place)
     if config.implicit_tls or isinstance(wire.stream, trio.SSLStream):
-        dialogue.secured(await shake_hands(wire, clock, dialogue, FIRST_HANDSHAKE))
+        dialogue.secured(await shake_hands(wire, tls, clock, dialogue, FIRST_HANDSHAKE))
     if config.greeting_delay:
         await _hear_early_talkers(wire, clock, dialogue)
     if config.reverse_dns and dialogue.session.remote_address is not None:

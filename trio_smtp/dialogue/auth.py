@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from trio_smtp.app.application import Phase
-from trio_smtp.app.contexts import AuthContext
+from trio_smtp.app.contexts import AuthContext, oauth_challenge_of
 from trio_smtp.protocol.commands import Command
 from trio_smtp.protocol.credentials import Credentials, ExternalCredentials, ScramSecret, XClientCredentials
 from trio_smtp.protocol.errors import ProtocolError, SMTPError
@@ -76,7 +76,7 @@ def _decide(dialogue: Dialogue, mechanism: Mechanism, initial: str) -> Steps[Rep
         return (yield from _refused(dialogue, mechanism, exc.reply))
     reply, context = yield from _ask_handlers(dialogue, credentials)
     if reply.code >= 400:
-        why = _as_json(context.oauth_challenge) if mechanism.oauth else None
+        why = _as_json(oauth_challenge_of(context)) if mechanism.oauth else None
         return (yield from _refused(dialogue, mechanism, reply, why))
     dialogue.logged_in(context.user)
     dialogue.service.stats.auth_successes += 1

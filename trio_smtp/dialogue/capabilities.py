@@ -10,7 +10,7 @@ from functools import partial
 
 from trio_smtp.app.application import Phase
 from trio_smtp.app.config import Config
-from trio_smtp.app.extension import VERBS, CommandHandler, Extension
+from trio_smtp.app.extension import VERBS, CommandHandler, Extension, clash, hello_line, is_offered
 from trio_smtp.app.session import Session
 from trio_smtp.protocol import parameters as p
 from trio_smtp.protocol.commands import Syntax
@@ -143,7 +143,7 @@ class Capabilities:
         self._expands = Phase.EXPN in phases
         built_in, users = _built_in(config), list(extensions)
         for each in users:
-            clashing = [own.keyword for own in built_in if own.clashes(each)]
+            clashing = [own.keyword for own in built_in if clash(own, each)]
             if clashing:
                 raise ValueError(f"the extension {each.keyword} clashes with the library's own {', '.join(clashing)}")
         self._extensions = [*built_in, *users]
@@ -187,7 +187,7 @@ class Capabilities:
         return bool(self._mechanisms) and self.starttls(session)
 
     def _unavailable(self, session: Session) -> frozenset[str]:
-        return frozenset(each.keyword for each in self._conditional if not each.offered(session))
+        return frozenset(each.keyword for each in self._conditional if not is_offered(each, session))
 
     def syntax(self, session: Session) -> Syntax:
         """What a line may say now."""
@@ -243,7 +243,8 @@ class Capabilities:
     def _lines(self, session: Session) -> list[str]:
         config = self._config
         unavailable = self._unavailable(session)
-        lines = [line for each in self._extensions if each.keyword not in unavailable and (line := each.line(session))]
+        offered = [each for each in self._extensions if each.keyword not in unavailable]
+        lines = [line for each in offered if (line := hello_line(each, session))]
         if self.starttls(session):
             lines.append("STARTTLS")
         mechanisms = self.mechanisms(session)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from trio_smtp.app.hooks import CloseReason
 from trio_smtp.protocol.commands import parse_command
 from trio_smtp.protocol.errors import ParserCrashed, ProtocolError
-from trio_smtp.protocol.framing import Line
 from trio_smtp.protocol.machine import State
 from trio_smtp.protocol.replies import Reply
 from trio_smtp.protocol.verbs import Verb
@@ -43,13 +42,11 @@ def converse(dialogue: Dialogue) -> Steps[None]:
         verb, line, pause = None, None, 0.0
         reply: Reply | None = None
         try:
-            event = dialogue.framer.next_event()
-            if isinstance(event, Line):
-                line = event.data
-                if dialogue.draining:  # a client that never pauses is not awaited, but has its reply
-                    dialogue.check_drain()
-            else:
+            line = dialogue.framer.next_line()
+            if line is None:
                 line = yield from dialogue.await_line(first=first)
+            elif dialogue.draining:  # a client that never pauses is not awaited, but has its reply
+                dialogue.check_drain()
             if session_log.debug:
                 session_log.heard(line, dialogue.syntax.verbs)
             if hooks is None or not (yield from hear(dialogue, hooks, line)):

@@ -16,7 +16,7 @@ from trio_smtp.app.application import Phase
 from trio_smtp.app.session import Envelope, Session, TLSInfo
 from trio_smtp.protocol.commands import Syntax
 from trio_smtp.protocol.errors import ProtocolError
-from trio_smtp.protocol.framing import Framer, Line
+from trio_smtp.protocol.framing import Framer
 from trio_smtp.protocol.machine import Machine, State
 from trio_smtp.protocol.newlines import Newlines
 from trio_smtp.protocol.replies import Reply
@@ -163,8 +163,8 @@ class Dialogue:
             ProtocolError: The line is too long, or ends with LF alone.
             EndSession: The server drains and no transaction is in flight, or the client's time is used up.
         """
-        event = self.framer.next_event()
-        return event.data if isinstance(event, Line) else (yield from self.await_line())
+        line = self.framer.next_line()
+        return line if line is not None else (yield from self.await_line())
 
     def await_line(self, *, first: bool = False) -> Steps[bytes]:
         """The same, when octets must come first.
@@ -188,9 +188,9 @@ class Dialogue:
             if first and self.framer.peek(1) == b"\x16":
                 self.log.event(logging.WARNING, "a TLS ClientHello on a plaintext port")
                 raise EndSession("abuse")
-            event = self.framer.next_event()
-            if isinstance(event, Line):
-                return event.data
+            line = self.framer.next_line()
+            if line is not None:
+                return line
             yield NEED_MORE
 
     def check_drain(self) -> None:

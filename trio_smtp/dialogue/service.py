@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from functools import lru_cache
 
-from trio_smtp.app.application import App, Chains, Phase
+from trio_smtp.app.application import App, Chains, Phase, chains_of
 from trio_smtp.app.config import Config
 from trio_smtp.app.stats import Stats
 from trio_smtp.protocol.replies import Reply
@@ -36,7 +35,6 @@ class Service:
         hooked: There are handlers of `on_command`, `on_reply` or `on_transaction_end`.
         guarded: Something must come before a transaction: TLS, or authentication.
         starts_freely: A message may come whenever its turn is: `on_data` takes it, and nobody is asked before.
-        ssl_context: For the next handshakes; None: no TLS.
 
     Raises:
         ValueError: An extension of the App clashes with one of the library's.
@@ -52,7 +50,6 @@ class Service:
         "guarded",
         "hello",
         "hooked",
-        "ssl_context",
         "starts_freely",
         "stats",
     )
@@ -60,7 +57,7 @@ class Service:
     def __init__(self, app: App, config: Config) -> None:
         self.config: Config = config
         self.stats: Stats = Stats()
-        self.chains: Chains = app.freeze()
+        self.chains: Chains = chains_of(app)
         self.capabilities: Capabilities = Capabilities(config, self.chains, app.extensions)
         self.greeting: Reply = Reply(220, f"{config.hostname} {config.banner}")
         self.hello: Reply = Reply(250, config.hostname)
@@ -68,11 +65,6 @@ class Service:
         self.hooked: bool = not _HOOKS.isdisjoint(self.chains)
         self.guarded: bool = config.auth_required or config.starttls_required
         self.starts_freely: bool = Phase.DATA in self.chains and Phase.DATA_START not in self.chains
-        self.ssl_context: ssl.SSLContext | None = config.ssl_context
 
     def _make_ehlo_reply(self, extensions: tuple[str, ...]) -> Reply:
         return Reply(250, (self.config.hostname, *extensions))
-
-    def use_tls(self, ssl_context: ssl.SSLContext) -> None:
-        """Use this context for the next handshakes."""
-        self.ssl_context = ssl_context

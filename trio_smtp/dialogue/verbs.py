@@ -27,7 +27,7 @@ from .dialogue import Dialogue
 from .front_ends import xclient, xforward
 from .greeting import ask_secure
 from .log import facts, logger
-from .steps import Ask, EndSession, ShakeHands, Steps
+from .steps import Ask, EndSession, Pause, ShakeHands, Steps
 from .transaction import bdat, data
 
 __all__ = ["VERBS"]
@@ -198,20 +198,27 @@ def _starttls(dialogue: Dialogue, command: Command) -> Steps[None]:
     dialogue.answer(Verb.HANDSHAKE, _TLS_IS_ACTIVE, silent=True)
     refusal = yield from ask_secure(dialogue)
     if refusal is not None:
-        yield from _refuse_next_line(dialogue, refusal)
+        yield from _refuse_next_command(dialogue, refusal)
 
 
-def _refuse_next_line(dialogue: Dialogue, refusal: Reply) -> Steps[None]:
-    """Answer the next line with what `on_secure` refused with: a handshake has no reply of its own.
+def _refuse_next_command(dialogue: Dialogue, refusal: Reply) -> Steps[None]:
+    """Answer the next command with what `on_secure` refused with: a handshake has no reply of its own.
+
+    A line that is too long is no command: it is answered as everywhere.
 
     Raises:
         EndSession: Always.
     """
-    try:
-        line = yield from dialogue.next_line()
-    except ProtocolError:
-        line = b""  # too long, say: it is refused all the same
-    if line and dialogue.log.debug:
+    line = None
+    while line is None:
+        try:
+            line = yield from dialogue.next_line()
+        except ProtocolError as exc:
+            reply, pause = dialogue.fault(exc, None)
+            if pause:
+                yield Pause(pause)
+            dialogue.answer(None, reply)
+    if dialogue.log.debug:
         dialogue.log.heard(line, dialogue.syntax.verbs)
     raise EndSession("refused", refusal)
 

@@ -16,6 +16,7 @@ from functools import partial
 
 import trio
 
+from .readiness import Readiness
 from .transport import Outbox, SocketTransport
 
 __all__ = ["accept"]
@@ -39,7 +40,10 @@ _PAUSE = 0.1
 
 
 async def accept(
-    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], None], outbox: Outbox
+    listener: trio.abc.Listener[trio.abc.Stream],
+    start: Callable[[trio.abc.Stream], None],
+    outbox: Outbox,
+    readiness: Readiness | None = None,
 ) -> None:
     """Accept connections until cancelled.
 
@@ -48,6 +52,7 @@ async def accept(
             its `accept()`, and become `SocketTransport` objects; streams of any other listener are passed on unchanged.
         start: Called with each new stream; must not block.
         outbox: Of each `SocketTransport`.
+        readiness: Likewise.
 
     Error handling:
         A socket that was gone before it was accepted is ignored. When descriptors or memory run out, accepting logs an
@@ -55,7 +60,8 @@ async def accept(
     """
     if isinstance(listener, trio.SocketListener):
         with _same_descriptor(listener.socket) as sock:
-            batch = partial(_accept_batch, listener.socket, sock, start, outbox)
+            transport = partial(SocketTransport, outbox=outbox, readiness=readiness)
+            batch = partial(_accept_batch, listener.socket, sock, start, transport)
             await _keep_accepting(batch, f"accepting pauses for {_PAUSE} s: %s")
     else:
         await _keep_accepting(partial(_accept_one, listener, start), "accepting pauses: %s")
@@ -80,7 +86,7 @@ async def _accept_batch(
     listening: trio.socket.SocketType,
     sock: socket.socket,
     start: Callable[[trio.abc.Stream], None],
-    outbox: Outbox,
+    transport: Callable[[socket.socket], trio.abc.Stream],
 ) -> None:
     await trio.lowlevel.wait_readable(listening)  # and not `sock`, which does not know when the listener was closed
     for _ in range(_BATCH):
@@ -92,7 +98,7 @@ async def _accept_batch(
             if exc.errno not in _IGNORABLE:
                 raise
         else:
-            start(SocketTransport(accepted, outbox))
+            start(transport(accepted))
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 `SSLContext.sslobject_class` is the documented place for a class of one's own. SSLStream calls the methods of that
 object, so two things can be mended in it:
 
-* SSLStream hands on one TLS record for each pass of the scheduler. `read` gives all that has come and fits. Clients
-  that write a record for each line (PHPMailer) then cost no more passes than others.
+* SSLStream hands on one TLS record for each pass of the scheduler. `read` looks for more records that have come, and
+  gives all that fit. Clients that write a record for each line (PHPMailer) then cost no more passes than others. A look
+  that finds nothing costs more than the read of a command, so `read` then waits eight calls before it looks again.
 * SSLStream drops the alert of a handshake that fails. Inside `shaking_hands`, `do_handshake` notes the error and
   returns, so that SSLStream sends what OpenSSL has written; the caller looks at the error afterwards.
 """
@@ -22,6 +23,8 @@ __all__ = ["Handshake", "improve", "shaking_hands"]
 
 #: What OpenSSL says of a stream that ended.
 _END_OF_STREAM = (ssl.SSLEOFError, ssl.SSLSyscallError)
+#: A look for further records that found none is not repeated in so many calls.
+_CALLS_WITHOUT_LOOK = 8
 
 
 class Handshake:
@@ -86,6 +89,8 @@ class _SSLObject(ssl.SSLObject):
 
     _failed = False
     _kept: ssl.SSLError | None = None
+    # So many calls of `read` give one record each before one looks for more.
+    _calls_to_look = 0
 
     def do_handshake(self) -> None:
         handshake = _watched()
@@ -116,17 +121,28 @@ class _SSLObject(ssl.SSLObject):
         if self._kept is not None:
             kept, self._kept = self._kept, None
             raise kept
-        records = [data := super().read(len)]
-        left = len - data.__len__()
+        data = super().read(len)
+        if self._calls_to_look:
+            self._calls_to_look -= 1
+            return data
+        return self._read_more(data, len)
+
+    def _read_more(self, data: bytes, most: int) -> bytes:
+        """Read the records that have come behind this one, until `most` octets are there."""
+        records = [data]
+        left = most - len(data)
         try:
             while left > 0 and data:
                 records.append(data := super().read(left))
-                left -= data.__len__()
+                left -= len(data)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
             self._kept = exc.with_traceback(None)  # raised by the next call, after the caller had what came before
-        return records[0] if records.__len__() == 1 else b"".join(records)
+        if len(records) > 1:
+            return b"".join(records)
+        self._calls_to_look = _CALLS_WITHOUT_LOOK
+        return data
 
 
 def improve(context: ssl.SSLContext) -> None:

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 
 import trio
 
+from .readiness import Readable, Readiness
+
 __all__ = ["Outbox", "SocketTransport", "acknowledge_at_once"]
 
 #: The most octets that `send_soon` takes for one pass.
@@ -39,6 +41,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
     Args:
         sock: A connected socket; this object owns it and makes it non-blocking.
         outbox: Sends what `send_soon` is given; None: `send_soon` takes nothing.
+        readiness: Tells what has come; None: each wait is left to trio.
 
     Attributes:
         socket: As given.
@@ -49,11 +52,15 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         Closing is immediate, and wakes whoever waits with `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_eof_sent", "_outbox", "_waiting", "socket", "stuck_since")
+    __slots__ = ("_eof_sent", "_outbox", "_readable", "_readiness", "_waiting", "socket", "stuck_since")
 
-    def __init__(self, sock: socket.socket, outbox: Outbox | None = None) -> None:
+    def __init__(self, sock: socket.socket, outbox: Outbox | None = None, readiness: Readiness | None = None) -> None:
         sock.setblocking(False)
         self.socket: socket.socket = sock
+        self._readiness = readiness
+        self._readable: Readable | None = None
+        if readiness is not None:
+            readiness.opened()
         self.stuck_since: float | None = None
         self._outbox = outbox
         #: What `send_soon` was given and the socket has not taken yet.
@@ -70,17 +77,27 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             max_bytes = 65_536
         elif operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        sock = self.socket
+        sock, readable = self.socket, self._readable
         while True:
             if sock.fileno() < 0:
                 raise trio.ClosedResourceError("this socket was closed")
-            await trio.lowlevel.wait_readable(sock)
+            if readable is None and self._readiness is not None:
+                readable = self._readable = self._readiness.register(sock)
+            if readable is None:
+                await trio.lowlevel.wait_readable(sock)
+            else:
+                await readable.wait()
             try:
-                return sock.recv(max_bytes)
+                data = sock.recv(max_bytes)
             except BlockingIOError:
+                if readable is not None:
+                    readable.empty()
                 continue
             except OSError as exc:
                 raise _broken(sock) from exc
+            if readable is not None and len(data) < max_bytes:
+                readable.drained()
+            return data
 
     def send_soon(self, data: bytes) -> bool:
         """Have octets sent when this pass ends.
@@ -225,6 +242,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         if self.socket.fileno() >= 0:
             self.push()
             self._waiting = b""
+            if self._readiness is not None:
+                self._readiness.remove(self.socket, self._readable)
             trio.lowlevel.notify_closing(self.socket)
             try:
                 self.socket.close()

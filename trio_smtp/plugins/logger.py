@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import trio
 
@@ -109,7 +110,7 @@ class _Lines:
     async def close(self, ctx: CloseContext) -> None:
         session = ctx.session
         what = f"close ({ctx.reason}), transactions: {session.transaction}"
-        self._log.log(self._level, "session=%s %s", session.id, what)
+        self._write(session, what)
 
     async def _line(self, ctx: _Context, call_next: CallNext, what: str) -> None:
         begin = trio.current_time()
@@ -130,7 +131,13 @@ class _Lines:
         finally:
             if isinstance(ctx, DataContext):
                 what += f", {ctx.stream.byte_length} octets in {trio.current_time() - begin:.3f} s"
-            self._log.log(self._level, "session=%s %s -> %s", ctx.session.id, what, outcome)
+            self._write(ctx.session, f"{what} -> {outcome}")
+
+    def _write(self, session: Session, what: str) -> None:
+        # A handler of the program's logger may have to open a file: without descriptors the line is lost, and the
+        # message that has just been stored is still answered 250.
+        with suppress(OSError, ImportError):
+            self._log.log(self._level, "session=%s %s", session.id, what)
 
 
 def _shown(reply: Reply) -> str:

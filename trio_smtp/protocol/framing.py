@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import final
 
 from .errors import ProtocolError
-from .events import MAX_CHUNK, NEED_DATA, BodyChunk, EndOfBody, Event, Line, MalformedBody, NeedData
+from .events import MAX_CHUNK, NEED_DATA, BodyChunk, EndOfBody, Event, Line, MalformedBody
 from .newlines import LineMeter, Mender, Newlines, bare_lf
 from .pieces import STUFFED, dotted_lines, first_dot, has_bare_newline, measure
 
@@ -194,19 +194,26 @@ class Framer:
             return self._next_body()
         if self._mode is _CHUNK:
             return self._next_of_chunk()
+        line = self.next_line()
+        return NEED_DATA if line is None else Line(line)
+
+    # Lines
+
+    def next_line(self) -> bytes | None:
+        """The next line without its end, where lines are next; None: it has not come yet.
+
+        Raises:
+            ProtocolError: As `next_event`.
+        """
         buffer, start = self._buffer, self._position
-        if start == len(buffer) and self._skipped is None:
-            return NEED_DATA
         # Nearly every line is complete, ends with CRLF, and is short enough for every limit.
         end = buffer.find(b"\n", start)
         if start < end < start + self._quick_line and buffer[end - 1] == 13 and self._skipped is None:
             self._position = end + 1
-            return Line(buffer[start : end - 1])
-        return self._next_line()
+            return buffer[start : end - 1]
+        return None if start == len(buffer) and self._skipped is None else self._unusual_line()
 
-    # Lines
-
-    def _next_line(self) -> Line | NeedData:
+    def _unusual_line(self) -> bytes | None:
         buffer, start = self._buffer, self._position
         if self._skipped is not None:
             return self._skip_line(self._skipped)
@@ -218,15 +225,15 @@ class Framer:
             self._skipped = _Skipped(error)
             return self._skip_line(self._skipped)
         if end < 0:
-            return NEED_DATA
+            return None
         self._position = end + 1
         if self._newlines is _LEGACY:
-            return Line(buffer[start:end].rstrip(b"\r"))
+            return buffer[start:end].rstrip(b"\r")
         if end > start and buffer[end - 1] == 13:
-            return Line(buffer[start : end - 1])
+            return buffer[start : end - 1]
         if self._newlines is _NORMALIZE:
             self._tell(_BARE_LF)
-            return Line(buffer[start:end])
+            return buffer[start:end]
         raise bare_lf()
 
     def _begins_with(self, verb: bytes) -> bool:
@@ -242,7 +249,7 @@ class Framer:
         if self._notice is not None:
             self._notice(what, self._newlines is _REJECT)
 
-    def _skip_line(self, skipped: _Skipped) -> Line | NeedData:
+    def _skip_line(self, skipped: _Skipped) -> bytes | None:
         """Drop octets up to the end of a refused line, and raise the line's error there."""
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
@@ -254,7 +261,7 @@ class Framer:
         if skipped.octets > MAX_ENDLESS_LINE:
             raise ProtocolError("Line without an end", 500, "5.5.2", close=True)
         if end < 0:
-            return NEED_DATA
+            return None
         self._position = end + 1
         self._skipped = None
         raise skipped.error if crlf or self._newlines is not _REJECT else bare_lf()

@@ -14,6 +14,7 @@ import trio
 from trio_smtp.app.application import App
 from trio_smtp.app.config import Config
 from trio_smtp.net.nurseries import open_bare_nursery
+from trio_smtp.net.steady_log import SteadyHandler
 
 from .server import SMTPServer
 from .serving import make_servers, serve_servers
@@ -136,7 +137,7 @@ def _visible_log() -> Iterator[None]:
     if logger.hasHandlers():
         yield
         return
-    handler, level = logging.StreamHandler(), logger.level
+    handler, level = SteadyHandler(), logger.level
     handler.setFormatter(logging.Formatter(_FORMAT))
     logger.addHandler(handler)
     if level == logging.NOTSET:

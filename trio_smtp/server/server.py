@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from trio_smtp.app.config import Config
 from trio_smtp.app.session import Session
 from trio_smtp.app.stats import Stats
 from trio_smtp.connection.connection import Connection
+from trio_smtp.connection.handshake import TLS
 from trio_smtp.connection.places import Place, Places
 from trio_smtp.connection.watch import Watch
 from trio_smtp.dialogue.log import facts
@@ -23,7 +24,9 @@ from trio_smtp.dialogue.service import Service
 from trio_smtp.net.accepting import accept
 from trio_smtp.net.closing import LINGER_SECONDS, close, linger
 from trio_smtp.net.endpoints import endpoints_of
+from trio_smtp.net.readiness import Readiness
 from trio_smtp.net.server_names import note_server_names
+from trio_smtp.net.steady_log import steady_loggers
 from trio_smtp.net.tls_object import improve
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
@@ -57,9 +60,11 @@ class SMTPServer:
     def __init__(self, app: App, config: Config | None = None) -> None:
         if not isinstance(app, App):
             raise TypeError(f"app must be an App, not {app!r}")
+        steady_loggers()
         self.app = app
         self.config: Config = Config() if config is None else config
         self._service = Service(app, self.config)
+        self._tls = TLS(self.config.ssl_context)
         self.stats: Stats = self._service.stats
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
         if Phase.DATA not in self._service.chains:
@@ -94,7 +99,7 @@ class SMTPServer:
     @property
     def ssl_context(self) -> ssl.SSLContext | None:
         """The context of the next handshakes, or None."""
-        return self._service.ssl_context
+        return self._tls.context
 
     def reload_tls(self, ssl_context: ssl.SSLContext) -> None:
         """Use this context for handshakes from now on; sessions that are secure already go on as they are.
@@ -112,7 +117,7 @@ class SMTPServer:
             raise ValueError("reload_tls needs a Config with an ssl_context to replace")
         note_server_names(ssl_context)
         improve(ssl_context)
-        self._service.use_tls(ssl_context)
+        self._tls.use(ssl_context)
 
     # Serving
 
@@ -146,11 +151,13 @@ class SMTPServer:
             OSError: The address cannot be had.
         """
         config = self.config
-        return await trio.open_tcp_listeners(
-            config.port if port is None else port,
-            host=config.host if host is None else host,
-            backlog=config.backlog,
-        )
+        port = config.port if port is None else port
+        host = config.host if host is None else host
+        try:
+            return await trio.open_tcp_listeners(port, host=host, backlog=config.backlog)
+        except OSError as exc:
+            exc.add_note(f"it was to listen on {host=}, {port=}")
+            raise
 
     async def serve_unix(
         self,
@@ -220,12 +227,13 @@ class SMTPServer:
         task_status: trio.TaskStatus[list[trio.SocketListener]],
     ) -> None:
         with Outbox().at_work() as outbox:
-            async with self._watching() as watch, trio.open_nursery() as nursery:
+            readiness = Readiness()
+            async with self._watching(readiness.run) as watch, trio.open_nursery() as nursery:
                 start = partial(self._start, nursery=nursery, watch=watch)
                 with self._accepting_scope():
                     async with trio.open_nursery() as acceptors:
                         for listener in listeners:
-                            acceptors.start_soon(accept, listener, start, outbox)
+                            acceptors.start_soon(accept, listener, start, outbox, readiness)
                         task_status.started(list(listeners))  # type: ignore[arg-type]
                 await self._close_listeners(listeners)
 
@@ -274,10 +282,11 @@ class SMTPServer:
                 await trio.aclose_forcefully(stream)
 
     @asynccontextmanager
-    async def _watching(self) -> AsyncIterator[Watch]:
+    async def _watching(self, *beside: Callable[[], Awaitable[None]]) -> AsyncIterator[Watch]:
         watch = Watch(self.config)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch.run)
+            for each in (watch.run, *beside):
+                nursery.start_soon(each)
             yield watch
             nursery.cancel_scope.cancel()
 
@@ -338,7 +347,7 @@ class SMTPServer:
 
     def _new_connection(self, stream: trio.abc.Stream, session: Session, place: Place) -> Connection:
         """Count a connection from here on: the task that serves it begins later, and a limit must hold now."""
-        connection = Connection(self._service, stream, session, place)
+        connection = Connection(self._service, self._tls, stream, session, place)
         self._connections[connection] = place
         self.stats.connections_accepted += 1
         self.stats.connections_open += 1

@@ -44,8 +44,9 @@ Work = Callable[
 #: Seconds until a dead worker is replaced. The delay is doubled each time; it begins anew when the worker had lived for
 #: the longest delay.
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
-#: Seconds that workers get beyond their drain_timeout: last words and on_close handlers have limits of their own.
-_MARGIN = 40.0
+#: Seconds that a worker gets beyond its drain_timeout and its lifespan_timeout. Last words have a limit of 5, and the
+#: handlers of on_transaction_end and those of on_close have limits of 30 each; the rest is for a machine under load.
+_MARGIN = 70.0
 
 
 @attrs.define(eq=False, repr=False)
@@ -97,7 +98,10 @@ class Supervisor:
         self._work = work
         self._system = system or System(hangups=reload is not None)
         self._places = [_Place(number) for number in range(workers)]
-        self._patience = max(each.server.config.drain_timeout for each in listening) + _MARGIN
+        configs = [each.server.config for each in listening]
+        # When everything is cancelled, workers still have this: lifespans are left behind a shield.
+        self._least_patience = max(config.lifespan_timeout for config in configs) + _MARGIN
+        self._patience = max(config.drain_timeout for config in configs) + self._least_patience
         # When the workers that are left are killed; None: nobody has asked for the end.
         self._deadline: float | None = None
         self._ends = 0
@@ -153,7 +157,7 @@ class Supervisor:
             else:
                 self._status = 128 + number
                 self._order(STOP)
-                self._deadline = self._system.now() + (_MARGIN if self._ends == 2 else 0)
+                self._deadline = self._system.now() + (self._least_patience if self._ends == 2 else 0)
 
     def _order(self, order: bytes) -> None:
         for place in self._places:

@@ -10,19 +10,21 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from trio_smtp.app.application import App
 from trio_smtp.app.config import Config
 
-from .processes import System
 from .server import SMTPServer
-from .shared_sockets import Listening, listen_all
-from .supervisor import Supervisor
-from .worker import Reload, work
+from .worker import Reload
 
-__all__ = ["Reload", "Supervisor", "make_supervisor", "serve_workers", "work"]
+if TYPE_CHECKING:
+    from .processes import System
+    from .supervisor import Supervisor
+
+__all__ = ["Reload", "make_supervisor", "serve_workers"]
 
 
 def serve_workers(
@@ -42,9 +44,9 @@ def serve_workers(
     worker.
 
     The first SIGTERM or SIGINT drains every worker, a second one stops them at once, a third one kills them. A worker
-    that has not ended 40 seconds after its `drain_timeout` is killed. A worker that ends by itself is replaced after a
-    tenth of a second; when its successors end as well the delay grows to ten seconds. When this process dies, the
-    workers drain. A worker that gets a SIGTERM drains and is replaced.
+    that has not ended 70 seconds after its `drain_timeout` and its `lifespan_timeout` is killed. A worker that ends by
+    itself is replaced after a tenth of a second; when its successors end as well the delay grows to ten seconds. When
+    this process dies, the workers drain. A worker that gets a SIGTERM drains and is replaced.
 
     Args:
         app: The handlers.
@@ -100,6 +102,10 @@ def make_supervisor(
     configs = [config] if config is None or isinstance(config, Config) else list(config)
     if not configs or (sockets is not None and len(configs) != 1):
         raise ValueError(f"{len(configs)} Configs: there must be one at least, and one alone where sockets are given")
+    # Only a program with several processes needs these modules; the others start sooner without them.
+    from .shared_sockets import Listening, listen_all
+    from .supervisor import Supervisor
+
     servers = [SMTPServer(app, each) for each in configs]
     listening = listen_all(servers, workers) if sockets is None else [Listening(servers[0], [sockets] * workers)]
     opened = [sock for each in listening for sock in each.sockets[0]]
