@@ -10,7 +10,7 @@ import pytest
 
 from trio_smtp.testing import Attachment, CapturedEnvelope, CapturedMessage, CapturedSession
 from trio_smtp.testing.captured import Headers
-from trio_smtp.testing.matching import Criteria, matching, missed, nothing_came, shown, unwanted
+from trio_smtp.testing.matching import Criteria, check, matching, missed, nothing_came, shown, unwanted
 
 
 def captured(
@@ -117,6 +117,7 @@ def test_a_session_says_what_it_is() -> None:
 )
 def test_criteria(criteria: Criteria, names: list[str]) -> None:
     mail = full()
+    check(criteria)
     assert missed(mail, criteria) == names
     assert matching([mail], criteria) is (None if names else mail)
 
@@ -128,11 +129,12 @@ def test_the_text_of_html_counts_where_there_is_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "criteria", [{"subjekt": "x"}, {"subject": 5}, {"header": "X-Tag"}, {"header": {"X-Tag": 5}}, {"attachment": 5}]
+    "criteria",
+    [{"subjekt": "x"}, {"subject": 5}, {"to": None}, {"header": "X-Tag"}, {"header": {"X-Tag": 5}}, {"attachment": 5}],
 )
 def test_what_is_no_criterion(criteria: Any) -> None:
     with pytest.raises(TypeError):
-        missed(full(), criteria)
+        check(criteria)
 
 
 def test_the_error_lists_what_came_and_what_each_missed() -> None:

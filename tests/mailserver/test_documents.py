@@ -82,8 +82,6 @@ def test_a_block_of_the_page(number: int, tmp_path: Path) -> None:
 )
 def test_an_example_project(name: str, plugins: tuple[str, ...], passed: int, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / name, tmp_path / name)
-    ini = "asyncio_default_fixture_loop_scope = function" if plugins else ""
-    (tmp_path / name / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
     assert f"{passed} passed" in run(tmp_path / name, plugins=plugins)
 
 

@@ -177,6 +177,16 @@ def test_a_message_that_comes_while_others_are_looked_at(server: MailServer) -> 
     assert time.monotonic() - started < 30
 
 
+def test_a_criterion_that_is_none_is_an_error_at_once(server: MailServer) -> None:
+    wrong: Any = {"subjekt": "Hello"}
+    with pytest.raises(TypeError, match="subjekt is no criterion: there are to, sender, subject"):
+        server.wait_for(timeout=60, **wrong)
+    with pytest.raises(TypeError, match="subjekt is no criterion"):
+        server.wait_for_none(within=60, **wrong)
+    with pytest.raises(TypeError, match="subjekt is no criterion"):
+        asyncio.run(server.wait_for_async(timeout=60, **wrong))
+
+
 def test_waiting_for_nothing(server: MailServer) -> None:
     server.wait_for_none(within=0.05)
     send(server)

@@ -14,7 +14,7 @@ import trio
 from .captured import CapturedMessage, CapturedSession
 from .failing import Failing
 from .loops import trio_token
-from .matching import Criteria, matching, nothing_came, unwanted
+from .matching import Criteria, check, matching, nothing_came, unwanted
 
 __all__ = ["Mailbox"]
 
@@ -157,6 +157,7 @@ class Mailbox(Failing):
             raise AssertionError(unwanted(criteria, found))
 
     async def _arrival(self, timeout: float, criteria: Criteria) -> CapturedMessage | None:
+        check(criteria)
         if trio_token() is not None:
             with trio.move_on_after(timeout), self._woken(trio.Event) as event:
                 return await self._look(event, criteria)
@@ -204,6 +205,7 @@ class Mailbox(Failing):
     # Waiting in a thread
 
     def _wait(self, timeout: float, criteria: Criteria) -> CapturedMessage | None:
+        check(criteria)
         deadline = time.monotonic() + timeout
         while True:
             with self._changed:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from trio_smtp.reading import Attachment
 
 from .captured import CapturedMessage, CapturedSession
 
-__all__ = ["Criteria", "TextFilter", "matching", "missed", "nothing_came", "shown", "unwanted"]
+__all__ = ["Criteria", "TextFilter", "check", "matching", "missed", "nothing_came", "shown", "unwanted"]
 
 #: A text, a compiled pattern that is searched for, or a function that says yes or no.
 TextFilter = str | re.Pattern[str] | Callable[[str], bool]
@@ -50,46 +50,52 @@ def matching(messages: Iterable[CapturedMessage], criteria: Criteria) -> Capture
     return None
 
 
-def missed(message: CapturedMessage, criteria: Criteria) -> list[str]:
-    """The criteria that a message does not meet, by name.
+def check(criteria: Criteria) -> None:
+    """See to it that the criteria are ones, before anything is waited for.
 
     Raises:
         TypeError: A criterion is unknown, or is neither a string nor a pattern nor a function.
     """
+    for name, wanted in criteria.items():
+        if name not in Criteria.__annotations__:
+            raise TypeError(f"{name} is no criterion: there are {', '.join(Criteria.__annotations__)}")
+        if name == "header" and not isinstance(wanted, Mapping):
+            raise TypeError(f"header must be a mapping of names to texts, not {wanted!r}")
+        for each in wanted.values() if isinstance(wanted, Mapping) else (wanted,):
+            if not (isinstance(each, str | re.Pattern) or callable(each)):
+                raise TypeError(f"{name} must be a string, a compiled pattern or a function, not {each!r}")
+
+
+def missed(message: CapturedMessage, criteria: Criteria) -> list[str]:
+    """The criteria that a message does not meet, by name."""
     return [name for name, wanted in criteria.items() if not _meets(message, name, wanted)]
 
 
-def _meets(message: CapturedMessage, name: str, wanted: object) -> bool:
+def _meets(message: CapturedMessage, name: str, wanted: Any) -> bool:
     match name:
         case "to":
-            return any(_takes(name, wanted, each, _glob) for each in message.envelope.recipients)
+            return any(_takes(wanted, each, _glob) for each in message.envelope.recipients)
         case "sender":
-            return _takes(name, wanted, message.envelope.sender, _glob)
+            return _takes(wanted, message.envelope.sender, _glob)
         case "subject":
-            return _takes(name, wanted, message.subject, str.__eq__)
+            return _takes(wanted, message.subject, str.__eq__)
         case "text":
-            return _takes(name, wanted, message.text or message.html_text, str.__contains__)
-        case "header" if isinstance(wanted, Mapping):
+            return _takes(wanted, message.text or message.html_text, str.__contains__)
+        case "header":
             return all(
-                any(_takes(f"header {field}", each, text, str.__eq__) for text in message.headers.get_all(field))
+                any(_takes(each, text, str.__eq__) for text in message.headers.get_all(field))
                 for field, each in wanted.items()
             )
-        case "attachment" if isinstance(wanted, str | re.Pattern):
-            return any(_takes(name, wanted, each, _glob) for each in message.attachments)
-        case "attachment" if callable(wanted):
+        case _ if isinstance(wanted, str | re.Pattern):
+            return any(_takes(wanted, each, _glob) for each in message.attachments)
+        case _:
             return any(wanted(each) for each in message.attachments.values())
-    known = ", ".join(Criteria.__annotations__)
-    raise TypeError(f"{name}={wanted!r} is no criterion: there are {known}; header is a mapping")
 
 
-def _takes(name: str, wanted: object, text: str, compare: Callable[[str, str], bool]) -> bool:
+def _takes(wanted: Any, text: str, compare: Callable[[str, str], bool]) -> bool:
     if isinstance(wanted, str):
         return compare(text, wanted)
-    if isinstance(wanted, re.Pattern):
-        return wanted.search(text) is not None
-    if callable(wanted):
-        return bool(wanted(text))
-    raise TypeError(f"{name} must be a string, a compiled pattern or a function, not {wanted!r}")
+    return bool(wanted.search(text) if isinstance(wanted, re.Pattern) else wanted(text))
 
 
 def _glob(text: str, glob: str) -> bool:
