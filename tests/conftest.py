@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import ssl
 from pathlib import Path
@@ -11,6 +12,13 @@ import pytest
 import trustme
 
 from tests.exhaustive import is_exhaustive
+
+#: Where the package is not installed, its pytest plugin has no entry point.
+pytest_plugins = [
+    name
+    for name in ("trio_smtp_pytest",)
+    if all(found.value != name for found in importlib.metadata.entry_points(group="pytest11"))
+]
 
 TESTS = Path(__file__).parent
 #: The names and the address in the server's certificate.

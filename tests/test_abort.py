@@ -186,3 +186,39 @@ def test_a_context_without_a_connection_only_raises() -> None:
     with pytest.raises(Aborted) as caught:
         ctx.abort()
     assert caught.value.code == 421
+
+
+# From outside
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_server_aborts_its_connections_and_waits_for_their_ends(reset: bool) -> None:
+    app, _ = mail_app()
+    reasons = note_closes(app)
+    async with serving(app) as server:
+        async with connected(server) as idle, connected(server) as busy:
+            await start_data(busy)
+            await server.abort_connections(reset=reset)
+            assert server.sessions == []
+            assert reasons == ["aborted", "aborted"]
+            for client in (idle, busy):
+                assert await is_silent(client)
+        async with connected(server) as another:
+            await another.ehlo()
+            await server.abort_connections()
+        await server.abort_connections()
+    assert len(reasons) == 3
+
+
+async def test_handlers_of_the_end_have_run_when_connections_are_aborted() -> None:
+    app, _ = mail_app()
+    ended: list[str] = []
+
+    @app.on_close
+    async def slow(ctx: object) -> None:
+        await trio.sleep(0.05)
+        ended.append("slow")
+
+    async with open_client(app) as client:
+        await client.server.abort_connections()
+        assert ended == ["slow"]

@@ -171,7 +171,10 @@ def blocks() -> Iterator[Block]:
 BLOCKS = list(blocks())
 
 #: Their programs serve until they are told to end, and are run by tests of their own.
-RUN_ELSEWHERE = ("docs/operations.md",)
+RUN_ELSEWHERE = (
+    "docs/operations.md",
+    "docs/testing-mail.md",
+)
 
 
 @pytest.fixture

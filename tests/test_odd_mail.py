@@ -306,7 +306,7 @@ async def test_sixty_kilobytes_of_parameters_hold_up_nobody(head: bytes) -> None
         await trio.lowlevel.checkpoint()
         reading = time.perf_counter() - before
         nursery.cancel_scope.cancel()
-    assert passes > 10
+    assert passes > 2  # parsed in the event loop it would be one at most
     assert reading < parsing / 2
 
 

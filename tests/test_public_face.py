@@ -41,6 +41,7 @@ EXACT = (
     "trio_smtp.plugins.received_loop",
     "trio_smtp.plugins.recipient_filter",
     "trio_smtp.plugins.sender_block",
+    "trio_smtp.reading",
     "trio_smtp.testing",
     "trio_smtp.tls",
 )

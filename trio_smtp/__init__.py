@@ -1,5 +1,7 @@
 """An SMTP and LMTP server library for Trio: a connection is a task, a message is a channel that a handler reads."""
 
+from typing import TYPE_CHECKING
+
 from .app.application import App as App
 from .app.application import CallNext as CallNext
 from .app.application import Filter as Filter
@@ -66,6 +68,9 @@ from .server.serving import serve as serve
 from .server.workers import Reload as Reload
 from .server.workers import serve_workers as serve_workers
 from .tls import create_context as create_context
+
+if TYPE_CHECKING:
+    from .reading import message_text as message_text
 
 #: The version of the installed distribution, ``"0+unknown"`` where the package is not installed.
 __version__: str
@@ -134,14 +139,19 @@ __all__ = [
     "VerifyContext",
     "XClientCredentials",
     "create_context",
+    "message_text",
     "run",
     "serve",
     "serve_workers",
 ]
 
 
-def __getattr__(name: str) -> str:
-    """Look up `__version__` when it is asked for: importlib.metadata takes longer to import than the library."""
+def __getattr__(name: str) -> object:
+    """Look up what takes longer to import than the library when it is asked for: `__version__`, `message_text`."""
+    if name == "message_text":
+        from .reading import message_text
+
+        return message_text
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

@@ -8,7 +8,7 @@ import re
 from tests.dialogue.driver import Driver
 from trio_smtp import App, Config, Session
 from trio_smtp.dialogue.service import Service
-from trio_smtp.testing import Cut, _parse, _segments
+from trio_smtp.testing.transcripts import Cut, _parse, _segments
 
 __all__ = ["matches", "play_alone"]
 

@@ -23,6 +23,8 @@ __all__ = ["make_policy"]
 
 #: From so many characters on, a field is parsed once for each message and not at each access.
 _LONG_FIELD = 256
+#: Of a longer field with parameters so many characters are read: its parser takes time that grows with the square.
+_MAX_MIME_FIELD = 8_192
 _MIME_FIELDS = frozenset({"content-type", "content-disposition"})
 # A quoted string as a whole, so that nothing is found inside one; or a parameter whose value lacks its quotes though it
 # holds characters that need them (RFC 2045 section 5.1). The blanks before a value are taken possessively: a run of
@@ -65,7 +67,7 @@ class _Fields(HeaderRegistry):
 
     def __call__(self, name: str, value: Any) -> BaseHeader:
         if name.lower() in _MIME_FIELDS:
-            value = _BARE_PARAMETER.sub(_add_quotes, value)
+            value = _BARE_PARAMETER.sub(_add_quotes, value[:_MAX_MIME_FIELD])
         try:
             return super().__call__(name, value)
         except Exception:

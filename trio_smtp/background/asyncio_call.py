@@ -47,7 +47,7 @@ class EnteredLoop:
 
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.context: contextvars.Context = contextvars.copy_context()
-        self.abandoned = False
+        self.abandoned: bool = False
 
     def abandon(self) -> None:
         """Do not wait for tasks of the loop any longer: its thread is about to block."""

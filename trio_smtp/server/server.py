@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from trio_smtp.net.steady_log import steady_loggers
 from trio_smtp.net.tls_object import improve
 from trio_smtp.net.transport import Outbox
 from trio_smtp.net.unix import UnixFile, open_unix_listener
+from trio_smtp.protocol.errors import Aborted
 from trio_smtp.protocol.networks import canonical
 from trio_smtp.protocol.replies import Reply
 
@@ -78,6 +79,7 @@ class SMTPServer:
         self._refusals = 0
         self._accepting: set[trio.CancelScope] = set()
         self._drain_begun = trio.Event()
+        self._ends = trio.lowlevel.ParkingLot()
 
     @property
     def port(self) -> int | None:
@@ -305,6 +307,20 @@ class SMTPServer:
         """Wait until `drain` has been called: handlers that wait for a long time end that then."""
         await self._drain_begun.wait()
 
+    async def abort_connections(self, *, reset: bool = True) -> None:
+        """End all connections without a word, as `Context.abort` does, and wait for their ends; others may begin.
+
+        Args:
+            reset: The clients' systems see a reset; otherwise the end of the connection.
+        """
+        aborted = set(self._connections)
+        for connection in aborted:
+            with suppress(Aborted):
+                connection.session._abort(reset=reset)  # noqa: SLF001 - what a context calls
+        await trio.lowlevel.checkpoint()
+        while not aborted.isdisjoint(self._connections):
+            await self._ends.park()
+
     def _start(self, stream: trio.abc.Stream, nursery: trio.Nursery, watch: Watch) -> None:
         """Serve a new connection, or refuse it."""
         session = self._session_of(stream)
@@ -342,6 +358,7 @@ class SMTPServer:
     def _forget(self, connection: Connection) -> None:
         """The connection is over."""
         self._connections.pop(connection).leave()
+        self._ends.unpark_all()
         self.stats.connections_open -= 1
 
     async def _refuse(self, stream: trio.abc.Stream, refusal: Reply | None) -> None:

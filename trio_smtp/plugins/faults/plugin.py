@@ -147,11 +147,13 @@ class _Faults:
 
     def _choose(self) -> ssl.SSLContext | None:
         """The context of a handshake, called inside of it; None: the server's."""
-        if not trio.lowlevel.in_trio_task():
+        try:
+            now = trio.current_time()
+        except RuntimeError:
             return None  # the context serves other programs too
         session = _shaking.get()
         facts = Facts(session.remote_address if session is not None else None)
-        for rule in self._rules.take("tls", facts, trio.current_time(), BadCertificate):
+        for rule in self._rules.take("tls", facts, now, BadCertificate):
             assert isinstance(rule.act, BadCertificate)
             return self._certificates.context(rule.act.fault)
         return None

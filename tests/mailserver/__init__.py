@@ -1,0 +1,1 @@
+"""Tests of trio_smtp.testing.MailServer and the pytest plugin."""
