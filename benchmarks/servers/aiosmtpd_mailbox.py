@@ -6,6 +6,7 @@ python aiosmtpd_mailbox.py PORT DIRECTORY
 import asyncio
 import logging
 import sys
+from pathlib import Path
 
 from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP
@@ -13,7 +14,7 @@ from aiosmtpd.smtp import SMTP
 
 async def main(port: int, directory: str) -> None:
     loop = asyncio.get_running_loop()
-    handler = Mailbox(f"{directory}/mail")
+    handler = Mailbox(Path(directory, "mail"))
     # Without a name it would look one up.
     server = await loop.create_server(
         lambda: SMTP(handler, hostname="localhost", loop=loop), "127.0.0.1", port, backlog=1000
