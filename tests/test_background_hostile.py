@@ -19,7 +19,7 @@ import trio
 from trio_smtp import App, Config, Running
 from trio_smtp.background import BackgroundServer
 
-from .background_support import MESSAGE, Crashing, Storing, connected, no_thread_is_left, send
+from .background_support import MESSAGE, Crashing, Storing, connected, no_thread_is_left, send, server_threads
 
 
 @pytest.fixture(autouse=True)
@@ -376,6 +376,7 @@ def test_an_interrupt_while_the_block_is_left(interrupt: Callable[[float], None]
 
 def test_a_second_interrupt_does_not_wait(interrupt: Callable[[float], None]) -> None:
     released = threading.Event()
+    others = server_threads()
     server = BackgroundServer(Storing())
     server.__enter__()
     blocking = threading.Thread(target=lambda: server.call(released.wait))
@@ -387,9 +388,8 @@ def test_a_second_interrupt_does_not_wait(interrupt: Callable[[float], None]) ->
     assert not released.is_set()
     released.set()
     blocking.join()
-    for thread in threading.enumerate():
-        if "BackgroundServer" in thread.name:
-            thread.join()
+    for thread in server_threads() - others:
+        thread.join()
 
 
 @pytest.mark.parametrize("started", [True, False])
