@@ -17,7 +17,14 @@ from .test_plugin import Project
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "testing-mail.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+README = ROOT / "README.md"
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = python_blocks(PAGE) + [code for code in python_blocks(README) if "mailserver" in code]
 
 #: Plugins that the page's tests are for.
 PLUGINS = {"asyncio": "pytest_asyncio", "trio": "pytest_trio"}
