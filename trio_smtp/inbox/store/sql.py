@@ -1,0 +1,92 @@
+"""A search as SQL."""
+
+from __future__ import annotations
+
+from .query import Kind, Query, Term
+
+__all__ = ["condition"]
+
+#: The columns that a term looks at.
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "from": ("sender_words",),
+    "to": ("to_words",),
+    "cc": ("cc_words",),
+    "bcc": ("bcc_words",),
+    "reply-to": ("reply_to_words",),
+    "addressed": ("sender_words", "to_words", "cc_words", "bcc_words", "reply_to_words"),
+    "subject": ("subject_words",),
+    "message-id": ("message_id_words",),
+}
+_FLAGS: dict[Kind, str] = {
+    "read": "m.read = ?",
+    "attachment": "(m.attachments > 0) = ?",
+    "inline": "(m.inline > 0) = ?",
+    "tagged": "(m.seq IN (SELECT message FROM tags)) = ?",
+}
+_COMPARISONS: dict[Kind, tuple[str, str]] = {
+    "before": ("m.created <= ?", "m.created >= ?"),
+    "after": ("m.created >= ?", "m.created <= ?"),
+    "larger": ("m.size > ?", "m.size < ?"),
+    "smaller": ("m.size < ?", "m.size > ?"),
+}
+#: Words of less characters have no trigram.
+_TRIGRAM = 3
+
+#: The texts that came last are not in the index yet.
+_INDEXED = (
+    "(m.seq IN (SELECT rowid FROM words_index WHERE words_index MATCH ?) OR m.seq IN"
+    " (SELECT seq FROM words WHERE seq > (SELECT indexed FROM progress) AND instr(text, ?) > 0))"
+)
+
+Value = str | float
+
+
+def condition(query: Query | None, *, trigrams: bool) -> tuple[str, list[Value]]:
+    """What stands behind WHERE, for the table ``messages m``.
+
+    Args:
+        query: The search; one that does not ask for a state, and None, is for accepted messages.
+        trigrams: The database has an index of trigrams.
+
+    Returns:
+        The condition, and its parameters.
+    """
+    parts: list[str] = []
+    values: list[Value] = []
+    if query is None or not query.chooses_state:
+        parts.append("m.state = 'accepted'")
+    for term in query.terms if query is not None else ():
+        part, more = _part(term, trigrams=trigrams)
+        parts.append(part)
+        values += more
+    return " AND ".join(parts), values
+
+
+def _part(term: Term, *, trigrams: bool) -> tuple[str, list[Value]]:
+    kind, value = term.kind, term.value
+    if kind in _COMPARISONS:
+        return _COMPARISONS[kind][term.negated], [value]
+    if kind in _FLAGS:
+        return _FLAGS[kind], [int(bool(value) is not term.negated)]
+    text = str(value)
+    if kind == "state":
+        part, values = _state(text)
+    elif kind == "tag":
+        part, values = "m.seq IN (SELECT message FROM tags WHERE words = ?)", [text]
+    elif kind != "text":
+        columns = _COLUMNS[kind]
+        part = "(" + " OR ".join(f"instr(m.{column}, ?) > 0" for column in columns) + ")"
+        values = [text] * len(columns)
+    elif trigrams and len(text) >= _TRIGRAM:
+        part, values = _INDEXED, ['"' + text.replace('"', '""') + '"', text]
+    else:
+        part, values = "m.seq IN (SELECT seq FROM words WHERE instr(text, ?) > 0)", [text]
+    return (f"NOT {part}" if term.negated else part), [*values]
+
+
+def _state(text: str) -> tuple[str, list[str]]:
+    if text == "any":
+        return "(1 = 1)", []
+    if text == "failed":
+        return "(m.state <> ?)", ["accepted"]
+    return "(m.state = ?)", [text]
