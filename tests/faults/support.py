@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+import trustme
 
 from trio_smtp import App, AuthContext, DataContext, SMTPServer
 from trio_smtp.plugins.faults import AnyRule, Rules, faults
@@ -21,9 +22,9 @@ SILENCE = "silent"
 class Taken:
     """An App that goes by rules, and the messages that it took, each with its recipients."""
 
-    def __init__(self, *rules: AnyRule, seed: int | None = None) -> None:
-        self.rules = Rules(rules, seed=seed)
-        self.app = App().use(faults(self.rules))
+    def __init__(self, *rules: AnyRule, ca: trustme.CA | None = None) -> None:
+        self.rules = Rules(rules)
+        self.app = App().use(faults(self.rules, ca=ca))
         self.servers: list[SMTPServer] = []
         self.messages: list[tuple[bytes, list[str]]] = []
         self.app.on_auth(self._accept)

@@ -9,12 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_smtp import (
-    App,
-    Config,
-    MailFromContext,
-    SMTPServer,
-)
+from trio_smtp import App, AuthContext, Config, Exchange, MailFromContext, Mechanism, SASLContext, SMTPServer
 from trio_smtp.plugins.faults import Place, faults
 from trio_smtp.testing import Client, MemoryListener, open_client
 
@@ -80,6 +75,8 @@ async def test_fail_is_the_reply(place: Place, autojump_clock: MockClock) -> Non
     taken = Taken(f'{place} fail 554 "No way"')
     async with raw_client(taken) as client:
         assert await up_to(client, place) == "554"
+        if place == "connect":
+            assert await said(client) == CLOSED
     assert [rule.hits for rule in taken.rules] == [1]
     assert len(taken.messages) == (place == "quit")
 
@@ -339,6 +336,23 @@ async def test_an_exchange_fails_at_its_end(rule: str, heard: str, autojump_cloc
         assert await said(client, "c2VjcmV0") == heard
 
 
+async def test_credentials_without_a_user_name(autojump_clock: MockClock) -> None:
+    def token(context: SASLContext) -> Exchange:
+        yield b""
+        return object()  # type: ignore[return-value]
+
+    app = App().use(faults(["auth user=* fail 535", "mail user=* fail"]))
+
+    @app.on_auth
+    async def accept(ctx: AuthContext) -> None:
+        ctx.accept("token")
+
+    async with open_client(app, allow_insecure_auth=True, auth_mechanisms=[Mechanism("X-TOKEN", token)]) as client:
+        await client.ehlo()
+        assert await said(client, "AUTH X-TOKEN eA==") == "235"
+        assert await said(client, "MAIL FROM:<a@example.org>") == "250"
+
+
 async def test_auth_is_not_offered_for_the_sake_of_rules(autojump_clock: MockClock) -> None:
     app = App().use(faults(["auth fail"]))
     async with open_client(app, allow_insecure_auth=True) as client:
@@ -367,13 +381,13 @@ async def test_a_drain_ends_delays_at_once(place: Place, autojump_clock: MockClo
         assert heard in ([ok(place)], ["421"])
 
 
-async def test_a_client_that_leaves_ends_its_delay(autojump_clock: MockClock) -> None:
+async def test_a_cancellation_ends_delays_at_once(autojump_clock: MockClock) -> None:
     taken = Taken("end delay 500")
     async with raw_client(taken) as client:
         with trio.move_on_after(5):
             await up_to(client, "end")
-        await client.aclose()
-    assert trio.current_time() < 10
+    assert trio.current_time() == 5
+    assert taken.servers[0].stats.connections_open == 0
 
 
 async def test_other_replies_than_that_of_the_place_stay(autojump_clock: MockClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -43,10 +43,12 @@ class Handshakes:
         self.config = Config(hostname="mx.example", ssl_context=self.context, **config)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        listener = MemoryListener()
+    async def client(self, reload: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+        listener, server = MemoryListener(), SMTPServer(self.app, self.config)
         async with trio.open_nursery() as nursery:
-            await nursery.start(SMTPServer(self.app, self.config).serve_listeners, [listener])
+            await nursery.start(server.serve_listeners, [listener])
+            if reload is not None:
+                server.reload_tls(reload)
             client = Client(await listener.connect(("192.0.2.1", 4711)))
             if not self.config.implicit_tls:
                 assert await said(client) == "220"
@@ -55,14 +57,14 @@ class Handshakes:
             yield client
             nursery.cancel_scope.cancel()
 
-    async def shake_hands(self, name: str | None = "localhost") -> str:
+    async def shake_hands(self, name: str | None = "localhost", reload: ssl.SSLContext | None = None) -> str:
         """Shake hands; the error of the client, or ``""``."""
         context = self.client_context
         if name is None:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(self.client_context.get_ca_certs(True)[-1]))
-        async with self.client() as client:
+        async with self.client(reload) as client:
             stream = trio.SSLStream(client.stream, context, server_hostname=name, https_compatible=True)
             try:
                 await stream.do_handshake()
@@ -188,3 +190,34 @@ async def test_rules_act_inside_tls(rule: str, heard: str, ca: trustme.CA, autoj
         await client.starttls(client_context(ca))
         await client.ehlo()
         assert heard in await said(client, "MAIL FROM:<a@example.org>")
+
+
+async def test_a_context_that_is_reloaded(ca: trustme.CA) -> None:
+    server = Handshakes(ca, "tls bad_certificate expired after=1")
+    assert await server.shake_hands(reload=server_context(ca)) == ""
+    assert await server.shake_hands(reload=server_context(ca)) == "certificate has expired"
+
+
+async def test_servers_that_begin_later(ca: trustme.CA) -> None:
+    server = Handshakes(ca, "tls bad_certificate expired")
+    async with server.app.running():
+        assert await server.shake_hands() == "certificate has expired"
+    assert await server.shake_hands() == "certificate has expired"
+
+
+async def test_handshakes_of_other_programs_are_not_asked_about(ca: trustme.CA) -> None:
+    server = Handshakes(ca, "tls bad_certificate expired")
+
+    def shake_hands() -> None:
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = server.client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
+        theirs = server.context.wrap_bio(to_server, to_client, server_side=True)
+        for _ in range(3):
+            for side in (ours, theirs):
+                with suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        assert ours.version() == theirs.version() == "TLSv1.3"
+
+    async with server.client():
+        await trio.to_thread.run_sync(shake_hands)
+    assert [rule.hits for rule in server.rules] == [0]

@@ -40,6 +40,11 @@ class Server(Protocol):
         ...
 
     @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The context of handshakes from now on: that of the Config, or what `reload_tls` was given last."""
+        ...
+
+    @property
     def sessions(self) -> Sequence[Session]:
         """The live sessions."""
         ...

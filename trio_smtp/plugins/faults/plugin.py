@@ -92,11 +92,16 @@ def faults(rules: Rules | Iterable[AnyRule], *, ca: trustme.CA | None = None) ->
         >>> app.use(faults(rules))
         >>> rules.disconnect("end", times=1)
     """
-    return _Faults(rules if isinstance(rules, Rules) else Rules(rules), BadCertificates(ca)).install
+    live = rules if isinstance(rules, Rules) else Rules(rules)
+
+    def install(app: App) -> None:
+        _Faults(live, BadCertificates(ca)).install(app)
+
+    return install
 
 
 class _Faults:
-    """The plugin of one collection of rules.
+    """One App's use of a collection of rules.
 
     Args:
         rules: The rules.
@@ -108,6 +113,9 @@ class _Faults:
         self._certificates = certificates
         self._notes: weakref.WeakKeyDictionary[Session, Notes] = weakref.WeakKeyDictionary()
         self._running: Running | None = None
+        # What is undone when serving ends, and the contexts that ask this plugin.
+        self._stack: ExitStack = ExitStack()
+        self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
 
     def install(self, app: App) -> None:
         """Register the handlers."""
@@ -123,16 +131,24 @@ class _Faults:
         app.on_data(self._data)
 
     async def _live(self, running: Running) -> AsyncIterator[None]:
-        contexts = {server.config.ssl_context for server in running.servers} - {None}
-        with ExitStack() as stack:
-            for context in contexts:
-                assert context is not None
-                stack.enter_context(choose_certificates(context, self._choose))
-            self._running = running
+        self._running = running
+        with ExitStack() as self._stack:
+            self._stack.callback(self._contexts.clear)
+            self._find_contexts()
             yield
+
+    def _find_contexts(self) -> None:
+        """Have the servers' contexts ask this plugin; some come later, by `reload_tls` or another server."""
+        for server in self._running.servers if self._running is not None else ():
+            context = server.ssl_context
+            if context is not None and context not in self._contexts:
+                self._contexts.add(context)
+                self._stack.enter_context(choose_certificates(context, self._choose))
 
     def _choose(self) -> ssl.SSLContext | None:
         """The context of a handshake, called inside of it; None: the server's."""
+        if not trio.lowlevel.in_trio_task():
+            return None  # the context serves other programs too
         session = _shaking.get()
         facts = Facts(session.remote_address if session is not None else None)
         for rule in self._rules.take("tls", facts, trio.current_time(), BadCertificate):
@@ -161,7 +177,7 @@ class _Faults:
     async def _do(self, acts: Iterable[Act], at: Place, session: Session, context: _Context) -> None:
         """Do now what can be done before the reply, and note the rest."""
         for act in acts:
-            # The replies to what was pipelined before are none of this act's business.
+            # The act must neither delay nor drop the replies to commands that were pipelined before this one.
             await context.flush()
             if isinstance(act, Delay):
                 await self._sleep(act.seconds)
@@ -194,11 +210,13 @@ class _Faults:
             if self._of(session).hides_starttls:
                 ctx.reject("Command not implemented", 502)
             _shaking.set(session)
+            self._find_contexts()
             await self._do(self._take("tls", session, *_AT_STARTTLS), "tls", session, ctx)
         elif ctx.verb == "QUIT":
             await self._do(self._take("quit", session), "quit", session, ctx)
 
     async def _connect(self, ctx: ConnectContext) -> None:
+        self._find_contexts()
         await self._do(self._take("connect", ctx.session), "connect", ctx.session, ctx)
 
     async def _helo(self, ctx: HeloContext) -> None:
@@ -213,7 +231,9 @@ class _Faults:
         await self._do(self._take("helo", session), "helo", session, ctx)
 
     async def _auth(self, ctx: AuthContext) -> None:
-        self._of(ctx.session).name(ctx.credentials.username)
+        username: object = getattr(ctx.credentials, "username", None)  # a mechanism of the program's own may have none
+        if isinstance(username, str):
+            self._of(ctx.session).name(username)
         await self._do(self._take("auth", ctx.session), "auth", ctx.session, ctx)
 
     async def _mail(self, ctx: MailFromContext) -> None:

@@ -89,10 +89,10 @@ class Rule:
         peer: For which clients.
         times: How often at most; None: always.
         after: Events that pass before.
-        every: Every so manieth event after those.
+        every: Of the events after those, only every n-th is chosen.
         probability: From 0 to 1.
         seed: Makes `probability` repeatable; None: the seed of the `Rules`.
-        id: Its name inside `Rules`, which give it one where it has none.
+        id: Its name in a `Rules`, which gives one to a rule without.
 
     Raises:
         RuleError: A field is malformed, or the act or a filter has no sense at the place.
