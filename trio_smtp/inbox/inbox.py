@@ -94,7 +94,12 @@ class Inbox:
         return capture(self.store, self.rules, accept_any_user=accept_any_user)
 
     def asgi(
-        self, *, root_path: str = "", allowed_hosts: Iterable[str] = (), max_message_size: int = 33_554_432
+        self,
+        *,
+        root_path: str = "",
+        allowed_hosts: Iterable[str] = (),
+        max_message_size: int = 33_554_432,
+        users: str | Path | None = None,
     ) -> ASGIApp:
         """Make an ASGI application with the web pages and the API. It runs under Trio and asyncio, without a lifespan.
 
@@ -102,14 +107,22 @@ class Inbox:
             root_path: Where it is mounted, such as ``"/mail"``, when what mounts it does not say so in the scope.
             allowed_hosts: Names that requests may be for, besides IP addresses, ``localhost`` and ``*.localhost``.
             max_message_size: Octets of a message that is sent or imported by the API.
+            users: A file of users and passwords, as ``trio-smtp passwd`` makes it; others get nothing but 401. None:
+                whoever can send requests may look.
 
         Raises:
             ImportError: The extra ``inbox`` is not installed; the text names it.
+            OSError: The file of users cannot be read.
+            ValueError: An argument is malformed, or the file of users is.
         """
         from .api import make_application
 
         return make_application(
-            self, root_path=root_path, allowed_hosts=allowed_hosts, max_message_size=max_message_size
+            self,
+            root_path=root_path,
+            allowed_hosts=allowed_hosts,
+            max_message_size=max_message_size,
+            users=None if users is None else Path(users),
         )
 
     def close(self) -> None:

@@ -78,6 +78,9 @@ class Part:
     def content(self) -> bytes:
         """The octets, decoded."""
         try:
+            payload = self.message.get_payload()
+            if isinstance(payload, list):  # an attached message, or a delivery status
+                return b"".join(each.as_bytes() for each in payload)
             payload = self.message.get_payload(decode=True)
         except Exception:
             return b""
@@ -264,7 +267,7 @@ def _parts(message: Message[str, str]) -> Iterator[Part]:
         each, identifier, depth = waiting.pop()
         yield _part(each, identifier, depth)
         inner: Any = each.get_payload()
-        if isinstance(inner, list) and depth < _MAX_NESTING:
+        if isinstance(inner, list) and depth < _MAX_NESTING and each.get_content_maintype() == "multipart":
             prefix = "" if identifier == "0" else f"{identifier}."
             waiting += [(child, f"{prefix}{number}", depth + 1) for number, child in enumerate(inner, 1)][::-1]
 
@@ -278,7 +281,7 @@ def _part(message: Message[str, str], identifier: str, depth: int) -> Part:
         content_id=decode_words(_octets_decoded(str(message.get("Content-ID", "")))).strip().strip("<>"),
         disposition=_disposition(message),
         charset=str(_parameter(message, "charset", "content-type")),
-        multipart=message.is_multipart(),
+        multipart=content_type.startswith("multipart/") and message.is_multipart(),
         depth=depth,
         message=message,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -162,17 +161,24 @@ async def body_of(request: Request, most: int = MAX_BODY) -> bytes:
     """The request's body.
 
     Raises:
-        Problem: It has more octets.
+        Problem: It has more octets, or the client is gone.
     """
+    declared = request.headers.get("content-length", "")
+    if _NUMBER.fullmatch(declared) and int(declared) > most:
+        raise Problem(413, f"the body has more than {most:,} octets")
     chunks: list[bytes] = []
     size = 0
-    async with aclosing(request.stream()) as stream:
-        async for chunk in stream:
-            size += len(chunk)
-            if size > most:
-                raise Problem(413, f"the body has more than {most:,} octets")
-            chunks.append(chunk)
-    return b"".join(chunks)
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the body is not whole")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > most:
+            raise Problem(413, f"the body has more than {most:,} octets")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 async def json_of(request: Request, most: int = MAX_BODY) -> Any:
