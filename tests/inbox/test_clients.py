@@ -1,4 +1,4 @@
-"""Clients of Mailpit that others wrote, against a real server: npm's mailpit-api, and the commands of cypress-mailpit."""
+"""Clients of Mailpit that others wrote, against a real server: npm's mailpit-api, the commands of cypress-mailpit."""
 
 from __future__ import annotations
 

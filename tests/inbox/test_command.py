@@ -153,7 +153,7 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         port = taken.getsockname()[1]
         for option in ("--http", "--smtp"):
             other = "--smtp" if option == "--http" else "--http"
-            assert main(["inbox", option, str(port), other, "0"]) == 1
+            assert main(["inbox", option, str(port), other, "0", "--tls"]) == 1
             assert capsys.readouterr().err == f"trio-smtp: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 

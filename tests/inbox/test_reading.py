@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import time
+from email.message import Message
+from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_smtp.inbox.addresses import addresses_of, decode_words
-from trio_smtp.inbox.reading import clean_tag, headline_of, read_mail
+from trio_smtp.inbox.reading import _parameter, clean_tag, headline_of, read_mail
 from trio_smtp.inbox.store import Mailbox
 from trio_smtp.inbox.texts import collapsed, links_of, text_of_html
 
@@ -220,6 +223,19 @@ def test_links() -> None:
         "http://b.example/",
         "https://c.example/x",
     ]
+
+
+def test_parts_that_the_package_email_cannot_decode() -> None:
+    class Broken(Message):
+        def get_payload(self, i: Any = None, decode: bool = False) -> Any:
+            raise ZeroDivisionError
+
+        def get_param(self, *_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError
+
+    (part,) = read_mail(b"\r\nx").parts
+    assert attrs.evolve(part, message=Broken()).content == b""
+    assert _parameter(Broken(), "filename", "content-disposition") == ""
 
 
 HOSTILE = [

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,22 @@ def test_reading_a_database_that_breaks(inbox: Inbox) -> None:
     inbox.store._writer.run(lambda connection, _: connection.execute("DROP TABLE octets"))  # noqa: SLF001
     with pytest.raises(StorageError, match="no such table"):
         inbox.store.octets("x")
+
+
+def test_few_connections_are_kept_for_the_next_readers(inbox: Inbox) -> None:
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(inbox.store._reading())  # noqa: SLF001 - six readers at once
+    assert len(inbox.store._readers) == 4  # noqa: SLF001
+
+
+def test_reading_when_no_connection_can_be_had(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("too many open files")
+
+    monkeypatch.setattr("trio_smtp.inbox.store.store.connect", fail)
+    with pytest.raises(StorageError, match="too many open files"):
+        inbox.store.totals()
 
 
 def test_tidying_that_fails_is_in_the_log(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
