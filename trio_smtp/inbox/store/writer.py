@@ -56,7 +56,7 @@ class Writer:
     Args:
         connect: Opens the connection that is written with; called in the thread.
         settle: A job that is done at the end of every transaction, and every `pause` seconds.
-        publish: Called with the events of a transaction that was committed.
+        publish: Called with the events of a transaction that was committed, and when one fails.
         pause: Seconds without a job after which `settle` runs; None: never.
         tidy: Work that is better done later, a piece at a call, while no job waits; returns whether there is more.
 
@@ -198,6 +198,7 @@ class Writer:
         if isinstance(error, sqlite3.Error):
             self.problem = str(_explained(error))
             logger.error("the inbox cannot be written: %s", self.problem)
+            self._publish([Event("stats")])  # subscribers show the problem
 
 
 @contextmanager
