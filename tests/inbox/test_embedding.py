@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -42,9 +42,6 @@ def in_fastapi(inbox: Inbox) -> Application:
 
 
 def in_django(inbox: Inbox) -> Application:
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost"], SECRET_KEY="x", DEBUG=False)
-        django.setup()
     from django.core.asgi import get_asgi_application
 
     site, mails = get_asgi_application(), inbox.asgi(root_path="/mail")
@@ -56,6 +53,18 @@ def in_django(inbox: Inbox) -> Application:
             await site(scope, receive, send)
 
     return application
+
+
+@pytest.fixture
+def _site() -> Iterator[None]:
+    """A Django project, beside what other tests have set up in this process."""
+    if not settings.configured:
+        settings.configure(SECRET_KEY="x")
+    from django.test.utils import override_settings
+
+    with override_settings(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost"], MIDDLEWARE=[], DEBUG=False):
+        django.setup()
+        yield
 
 
 #: Django's own.
@@ -72,6 +81,7 @@ urlpatterns: list[object] = []
         (in_django, "asyncio"),  # the only one that Django runs in
     ],
 )
+@pytest.mark.usefixtures("_site")
 def test_mounted(backend: str, embed: Callable[[Inbox], Application], inbox: Inbox) -> None:
     application = embed(inbox)
     row = put(inbox, mail("Embedded"))
