@@ -264,7 +264,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses meanwhile."""
+        """A connection of its own for each reader; idle ones are kept for the next."""
         with self._lock:
             connection = self._readers.pop() if self._readers else None
         try:

@@ -1,4 +1,4 @@
-"""The one thread that writes. What waits to be written goes into one transaction.
+"""The one thread that writes. Jobs that have queued up go into one transaction.
 
 A commit costs the same for one message and for fifty. While one transaction is being committed, the next messages queue
 up, and become the next transaction: so the store takes many messages a second, and each is committed before its future
