@@ -30,7 +30,7 @@ FLOORS = (
     "server server.*",
     "",
     "delivery delivery.* plugins plugins.*",
-    "background background.* testing testing.*",
+    "background background.* testing testing.* inbox inbox.*",
     "cli cli.*",
     "__main__",
 )
@@ -270,6 +270,20 @@ def test_the_ground_floor_does_no_io() -> None:
         for module in ground
         for found in imports(module)
         if found.module.partition(".")[0] in {"asyncio", "selectors", "socket", "ssl", "trio"}
+    ]
+    assert wrong == []
+
+
+def test_the_inbox_stands_on_the_public_api_and_on_plugins() -> None:
+    mine = [module for name, module in MODULES.items() if f"{name}.".startswith("trio_smtp.inbox.")]
+    assert len(mine) > 5
+    wrong = [
+        f"{module.path}:{found.line} imports {found.module}"
+        for module in mine
+        for found in imports(module)
+        if found.module in MODULES
+        and found.module != "trio_smtp"
+        and not f"{found.module}.".startswith(("trio_smtp.inbox.", "trio_smtp.plugins."))
     ]
     assert wrong == []
 

@@ -18,7 +18,7 @@ from trio_smtp import App, AuthContext, PlainCredentials, Plugin
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
-__all__ = ["check_user_name", "hasher", "parse_users", "password_file"]
+__all__ = ["PasswordFile", "check_user_name", "hasher", "parse_users", "password_file"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def password_file(path: str | Path, *, max_hashing: int = 2) -> Plugin:
     """
     if max_hashing < 1:
         raise ValueError(f"max_hashing must be at least 1, not {max_hashing!r}")
-    users = _PasswordFile(Path(path).absolute())
+    users = PasswordFile(Path(path).absolute())
     limiter = trio.CapacityLimiter(max_hashing)
 
     async def check_password(ctx: AuthContext) -> None:
@@ -149,8 +149,17 @@ class _Users:
     pretence: str = attrs.field(repr=False)
 
 
-class _PasswordFile:
-    """The file, read again when it has changed. Its methods block: call them in threads."""
+class PasswordFile:
+    """The file, read again when it has changed. Its methods block: call them in threads.
+
+    Args:
+        path: The file, absolute.
+
+    Raises:
+        ImportError: The extra ``argon2`` is not installed.
+        OSError: The file cannot be read; the text names it.
+        ValueError: The file is malformed; the text names it and the line.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,0 +1,23 @@
+"""The web pages. They stand on `Service`: the inbox with its store and events, and the helpers that the API has too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from trio_smtp.inbox.api.service import Service
+
+__all__ = ["page_routes"]
+
+
+def page_routes(service: Service) -> Sequence[BaseRoute]:
+    """The routes of the pages, which are asked before the API's.
+
+    Args:
+        service: What answers are made of.
+    """
+    del service
+    return ()
