@@ -38,6 +38,12 @@ _INDEXED = (
     " (SELECT seq FROM words WHERE seq > (SELECT indexed FROM progress) AND instr(text, ?) > 0))"
 )
 
+#: The recipients of the envelope, whatever the header says.
+_MAILBOX = (
+    "m.seq IN (SELECT d.seq FROM dialogues d, json_each(d.envelope, '$.Recipients') r"
+    " WHERE fold(json_extract(r.value, '$.Address')) = ?)"
+)
+
 Value = str | float
 
 
@@ -73,6 +79,8 @@ def _part(term: Term, *, trigrams: bool) -> tuple[str, list[Value]]:
         part, values = _state(text)
     elif kind == "tag":
         part, values = "m.seq IN (SELECT message FROM tags WHERE words = ?)", [text]
+    elif kind == "mailbox":
+        part, values = _MAILBOX, [text]
     elif kind != "text":
         columns = _COLUMNS[kind]
         part = "(" + " OR ".join(f"instr(m.{column}, ?) > 0" for column in columns) + ")"
