@@ -38,7 +38,7 @@ def welcome() -> bytes:
     mail.add_alternative(
         """<!doctype html><body style="margin:0;background:#f3f4f6;font-family:Helvetica,Arial,sans-serif">
 <table role="presentation" width="100%"><tr><td align="center" style="padding:28px 12px">
-<table role="presentation" width="560" style="max-width:100%;background:#fff;border-radius:12px;padding:32px">
+<table role="presentation" style="width:100%;max-width:560px;background:#fff;border-radius:12px;padding:32px">
 <tr><td><img src="cid:logo" width="140" height="36" alt="Northwind"></td></tr>
 <tr><td style="padding-top:20px;font-size:24px;font-weight:bold;color:#111">Hello Bob, good to see you</td></tr>
 <tr><td style="padding:12px 0 24px;font-size:16px;line-height:1.55;color:#444">One click, and your account is ready.

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from trio_smtp.inbox.addresses import decode_words
 from trio_smtp.inbox.api.service import Problem
 from trio_smtp.inbox.reading import Mail, headline_of, read_mail
-from trio_smtp.inbox.store import Headline, Query, Summary
+from trio_smtp.inbox.store import Query, Summary
 from trio_smtp.inbox.texts import links_of
 
 from .rendering import Pages
@@ -69,9 +69,10 @@ def _look(pages: Pages, row: Summary, query: Query, wanted: str) -> dict[str, An
     return {
         "row": row,
         "mail": mail,
+        "whole": bool(octets),
         "date": mail.field("date"),
         "headline": headline,
-        "boxes_of": _boxes(mail, headline),
+        "boxes_of": _boxes(mail),
         "envelope": envelope,
         "recipients": [
             (each, bool(octets) and each["Address"].casefold() not in named)
@@ -100,9 +101,10 @@ def _tabs(octets: bytes, html: str, text: str) -> dict[str, str]:
     return tabs | {"transcript": "Transcript"}
 
 
-def _boxes(mail: Mail, headline: Headline) -> list[tuple[str, tuple[str, ...], int]]:
+def _boxes(mail: Mail) -> list[tuple[str, tuple[str, ...], int]]:
     """Fields with addresses: the name, the first ones, and how many more there are."""
-    found = [("From", mail.addresses("from") or (() if headline.sender is None else (headline.sender,)))]
+    # From may be no address, but a name alone.
+    found = [("From", mail.addresses("from") or tuple(filter(None, (mail.sender,))))]
     found += [(name, mail.addresses(name.lower())) for name in ("Sender", "To", "Cc", "Bcc", "Reply-To")]
     return [
         (name, tuple(map(str, boxes[:_MAX_ADDRESSES])), max(0, len(boxes) - _MAX_ADDRESSES))
