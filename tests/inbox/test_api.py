@@ -14,6 +14,7 @@ import trio
 
 from trio_smtp.inbox import Inbox
 from trio_smtp.inbox.api.operations import OPERATIONS
+from trio_smtp.inbox.store import StorageError, StorageFull
 
 from .support import mail, open_api, put
 
@@ -455,6 +456,63 @@ def unpacked(octets: bytes) -> dict[str, bytes]:
 async def test_imports_are_bounded(inbox: Inbox) -> None:
     async with open_api(inbox, max_message_size=100) as api:
         assert (await api.post("/api/v1/import", content=b"x" * 101)).status_code == 413
+
+
+async def test_large_exports(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [put(inbox, mail(f"Number {number}")) for number in range(201)]
+    real = inbox.store.octets
+    # One is deleted while the archive is made.
+    monkeypatch.setattr(inbox.store, "octets", lambda name: None if name == rows[5].id else real(name))
+    async with open_api(inbox) as api:
+        assert len(unpacked((await api.get("/api/v1/export")).content)) == 200
+
+
+@pytest.mark.parametrize("path", ["", "/raw", "/envelope", "/transcript"])
+async def test_a_message_that_is_deleted_meanwhile(inbox: Inbox, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(inbox)
+    for look in ("octets", "envelope", "transcript"):
+        monkeypatch.setattr(inbox.store, look, lambda _: None)
+    async with open_api(inbox) as api:
+        assert (await api.get(f"/api/v1/message/latest{path}")).status_code == 404
+
+
+@pytest.mark.parametrize(("error", "status"), [(StorageFull("full"), 507), (StorageError("broken"), 503)])
+async def test_a_database_that_cannot_be_used(
+    inbox: Inbox, error: Exception, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(inbox.store, "mark", fail)
+    async with open_api(inbox) as api:
+        response = await api.put("/api/v1/messages", json={"Read": True})
+    assert (response.status_code, str(error) in response.text) == (status, True)
+
+
+async def test_bodies_without_a_length_are_bounded_and_may_break_off(inbox: Inbox) -> None:
+    async def answer(*messages: dict[str, Any]) -> int:
+        waiting, sent = iter(messages), []
+
+        async def receive() -> dict[str, Any]:
+            return next(waiting)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "PUT",
+            "path": "/api/v1/messages",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+        await inbox.asgi()(scope, receive, send)
+        return int(sent[0]["status"])
+
+    piece = {"type": "http.request", "body": b" " * 600_000, "more_body": True}
+    assert await answer(piece, piece) == 413
+    assert await answer(piece, {"type": "http.disconnect"}) == 400
+    assert await answer(piece, {"type": "http.request", "body": b"{}"}) == 200
 
 
 async def test_paths_and_methods_that_are_not_there(inbox: Inbox) -> None:

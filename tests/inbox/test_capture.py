@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from trio_smtp import App, CallNext, DataContext
+from trio_smtp import App, AuthContext, CallNext, DataContext
 from trio_smtp.inbox import Inbox
 from trio_smtp.inbox.store import Page, parse_query
 from trio_smtp.testing import open_client
@@ -59,6 +59,42 @@ async def test_an_embedded_inbox_leaves_authentication_to_the_app(inbox: Inbox) 
     app = App().use(inbox.capture())
     async with open_client(app, allow_insecure_auth=True) as client:
         assert "AUTH" not in (await client.ehlo()).text
+
+
+async def test_who_is_let_in_by_another_handler_keeps_that_name(inbox: Inbox) -> None:
+    app = App()
+
+    @app.on_auth
+    async def let_in(ctx: AuthContext) -> None:
+        ctx.accept("somebody else")
+
+    app.use(inbox.capture(accept_any_user=True))
+    async with open_client(app, allow_insecure_auth=True) as client:
+        await client.ehlo()
+        await client.auth_plain("joe", "x")
+        assert client.session.user == "somebody else"
+
+
+async def test_transcripts_are_bounded(inbox: Inbox) -> None:
+    async with open_smtp(inbox) as client:
+        for _ in range(600):
+            await client.command("NOOP")
+        await client.send_message("alice@example.com", ["bob@example.com"], mail())
+        await client.quit()
+    (row,) = inbox.store.page().rows
+    await eventually(lambda: "Stored as" in str(inbox.store.transcript(row.id)))
+    lines = inbox.store.transcript(row.id)
+    assert len(lines) == 1001
+    assert lines[200]["From"] == "note"
+    assert lines[200]["Text"].endswith("lines are left out")
+
+
+async def test_a_client_that_goes_after_many_lines_is_kept(inbox: Inbox) -> None:
+    async with open_smtp(inbox) as client:
+        for _ in range(600):
+            await client.command("NOOP")
+        await client.aclose()
+        await eventually(lambda: failed(inbox).count == 1)
 
 
 async def test_the_transcript_has_both_sides_and_no_secret(inbox: Inbox) -> None:

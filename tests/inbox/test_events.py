@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_smtp.inbox import Inbox
-from trio_smtp.inbox.store import StorageError
+from trio_smtp.inbox.store import Event, StorageError
 from trio_smtp.inbox.waking import Waker
 
 from .support import mail, put
@@ -33,6 +33,8 @@ async def test_changes_are_told_as_mailpit_tells_them(inbox: Inbox) -> None:
         assert await socket.receive_type("delete") == {"ID": row.id}
         await api.delete("/api/v1/messages")
         assert await socket.receive_type("truncate") is None
+        inbox.store.events.publish([Event("prune")])
+        assert await socket.receive_type("prune") is None
         await socket.close()
     assert len(inbox.store.events) == 0
 

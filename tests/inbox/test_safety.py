@@ -11,12 +11,12 @@ import httpx
 import pytest
 import trio
 
+from tests.password_support import CHEAP
 from trio_smtp.inbox import Inbox
 from trio_smtp.inbox.api.safety import PAGE_POLICY, Safety
 from trio_smtp.inbox.api.types import Message, Receive, Scope, Send
 from trio_smtp.inbox.api.users import Users
 
-from ..password_support import CHEAP
 from .support import open_api, put
 from .web_support import Refused, open_socket, open_web
 

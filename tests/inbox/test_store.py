@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -252,14 +253,14 @@ def told(inbox: Inbox) -> Iterator[list[Event]]:
 
 
 def kinds(told: list[Event]) -> list[str]:
-    found = [event.type for event in told]
+    found: list[str] = [event.type for event in told]
     told.clear()
     return found
 
 
 def test_every_change_is_told(inbox: Inbox, told: list[Event]) -> None:
     row = put(inbox)
-    assert isinstance(told[0].data, Summary)
+    assert [type(event.data) for event in told] == [Summary, type(None)]
     assert kinds(told) == ["new", "stats"]
     inbox.store.mark([row.id], read=True)
     assert told[0] == Event("update", {"ID": row.id, "Read": True})
@@ -267,7 +268,7 @@ def test_every_change_is_told(inbox: Inbox, told: list[Event]) -> None:
     inbox.store.mark([row.id], read=True)
     assert kinds(told) == []
     inbox.store.set_tags([row.id], ["b", "A"])
-    assert told[0].data == {"ID": row.id, "Tags": ["A", "b"]}
+    assert told[0] == Event("update", {"ID": row.id, "Tags": ["A", "b"]})
     assert kinds(told) == ["update", "stats"]
     assert inbox.store.rename_tag("a", "c")
     assert not inbox.store.rename_tag("nothing", "c")
@@ -382,6 +383,22 @@ def test_reading_a_database_that_breaks(inbox: Inbox) -> None:
     inbox.store._writer.run(lambda connection, _: connection.execute("DROP TABLE octets"))  # noqa: SLF001
     with pytest.raises(StorageError, match="no such table"):
         inbox.store.octets("x")
+
+
+def test_few_connections_are_kept_for_the_next_readers(inbox: Inbox) -> None:
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(inbox.store._reading())  # noqa: SLF001 - six readers at once
+    assert len(inbox.store._readers) == 4  # noqa: SLF001
+
+
+def test_reading_when_no_connection_can_be_had(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("too many open files")
+
+    monkeypatch.setattr("trio_smtp.inbox.store.store.connect", fail)
+    with pytest.raises(StorageError, match="too many open files"):
+        inbox.store.totals()
 
 
 def test_tidying_that_fails_is_in_the_log(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:

@@ -165,7 +165,14 @@ def _addresses(draft: Draft) -> Iterable[str]:
 
 
 def _header_addresses(boxes: Iterable[Mailbox]) -> list[HeaderAddress]:
-    return [HeaderAddress(box.name, addr_spec=box.address) for box in boxes]
+    return [_header_address(box.name, box.address) for box in boxes]
+
+
+def _header_address(name: str, address: str) -> HeaderAddress:
+    if address.isascii():
+        return HeaderAddress(name, addr_spec=address)
+    local, _, domain = address.rpartition("@")  # the parser of addresses takes ASCII alone
+    return HeaderAddress(name, username=local, domain=domain)
 
 
 def _clean(text: str) -> str:
@@ -214,7 +221,7 @@ def _box(value: Any, name: str) -> Mailbox:
     address = _text(members.get("Email"), f"{name}: Email")
     try:
         Address.parse(address)
-        HeaderAddress(addr_spec=address)
+        _header_address("", address)
     except Exception:
         raise ComposeError(f"invalid {name} address: {address[:200]}") from None
     return Mailbox(_line(_text(members.get("Name"), f"{name}: Name")), address)

@@ -25,7 +25,7 @@ from .texts import collapsed, text_of_html
 
 __all__ = ["Mail", "Part", "headline_of", "read_mail"]
 
-#: What is looked at: more parts, deeper ones and longer texts are as if they were not there.
+#: What is looked at: more parts and longer texts are as if they were not there; what is nested deeper is plain text.
 _MAX_PARTS = 1_000
 _MAX_NESTING = 100
 _MAX_TEXT = 4_194_304
@@ -267,7 +267,9 @@ def _parts(message: Message[str, str]) -> Iterator[Part]:
         each, identifier, depth = waiting.pop()
         yield _part(each, identifier, depth)
         inner: Any = each.get_payload()
-        if isinstance(inner, list) and depth < _MAX_NESTING and each.get_content_maintype() == "multipart":
+        if isinstance(inner, list) and each.get_content_maintype() == "multipart":
+            if depth == _MAX_NESTING:
+                raise RecursionError("its parts are nested too deeply")
             prefix = "" if identifier == "0" else f"{identifier}."
             waiting += [(child, f"{prefix}{number}", depth + 1) for number, child in enumerate(inner, 1)][::-1]
 

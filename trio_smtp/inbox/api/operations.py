@@ -156,7 +156,14 @@ OPERATIONS: tuple[Operation, ...] = (
         query=_QUERY | {"timeout": {"type": "number", "minimum": 0, "maximum": 300}},
         problems=_MALFORMED | {408: "None came in time.", 503: "Too many clients wait."},
     ),
-    _get("/api/v1/export", exporting.export, "A tar archive with a Maildir", query=_QUERY, answers="application/x-tar"),
+    _get(
+        "/api/v1/export",
+        exporting.export,
+        "A tar archive with a Maildir",
+        query=_QUERY,
+        answers="application/x-tar",
+        problems=_MALFORMED,
+    ),
     _change(
         "POST",
         "/api/v1/import",

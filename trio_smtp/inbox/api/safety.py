@@ -117,11 +117,8 @@ class Safety:
         path = re.sub("/{2,}", "/", scope["path"])
         mounted = scope.get("root_path", "")
         whole = mounted + self._root
-        if self._root and not mounted.endswith(self._root):
-            if path == whole or path.startswith(f"{whole}/"):
-                mounted = whole
-            elif path == self._root or path.startswith(f"{self._root}/"):
-                mounted = self._root
+        if self._root and not mounted.endswith(self._root) and f"{path}/".startswith(f"{whole}/"):
+            mounted = whole
         return {**scope, "path": path, "root_path": mounted}
 
     def _problem(self, scope: Scope) -> tuple[int, str] | None:
