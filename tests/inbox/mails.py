@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from datetime import UTC, datetime
 
 from PIL import Image, ImageDraw
 
@@ -28,7 +28,11 @@ def plain(subject: str, text: str, *, sender: str, to: str = "bob@example.com", 
 def welcome() -> bytes:
     """HTML with a picture inside it, and one from elsewhere."""
     mail = EmailMessage()
-    mail["From"], mail["To"], mail["Cc"] = "Northwind Shop <hello@shop.example>", "Bob Ross <bob@example.com>", "sales@shop.example"
+    mail["From"], mail["To"], mail["Cc"] = (
+        "Northwind Shop <hello@shop.example>",
+        "Bob Ross <bob@example.com>",
+        "sales@shop.example",
+    )
     mail["Subject"] = "Welcome to Northwind, please confirm your address"
     mail["Date"] = format_datetime(datetime.now(UTC))
     mail["Reply-To"] = "help@shop.example"
@@ -43,7 +47,9 @@ def welcome() -> bytes:
 <tr><td style="padding-top:20px;font-size:24px;font-weight:bold;color:#111">Hello Bob, good to see you</td></tr>
 <tr><td style="padding:12px 0 24px;font-size:16px;line-height:1.55;color:#444">One click, and your account is ready.
 The link is good for an hour.</td></tr>
-<tr><td><a href="https://shop.example/confirm?token=4711" style="background:#0f766e;color:#fff;padding:13px 22px;border-radius:8px;text-decoration:none;font-size:16px">Confirm my address</a></td></tr>
+<tr><td><a href="https://shop.example/confirm?token=4711"
+style="background:#0f766e;color:#fff;padding:13px 22px;border-radius:8px;text-decoration:none;
+font-size:16px">Confirm my address</a></td></tr>
 <tr><td style="padding-top:28px;font-size:13px;color:#888">You did not ask for this? Then do nothing.
 <img src="https://track.example/open.gif" width="1" height="1" alt=""></td></tr>
 </table></td></tr></table></body>""",
@@ -61,7 +67,9 @@ def order(number: int) -> bytes:
     chance = random.Random(number)
     sender = chance.choice(("Northwind Shop <orders@shop.example>", "Billing <billing@shop.example>"))
     to = chance.choice(("bob@example.com", "carla+invoices@example.com", "Dana Scully <dana@example.net>"))
-    what = chance.choice(("Your order {} is on its way", "Invoice {}", "Order {}: thank you", "We could not charge your card ({})"))
+    what = chance.choice(
+        ("Your order {} is on its way", "Invoice {}", "Order {}: thank you", "We could not charge your card ({})")
+    )
     text = chance.choice(
         (
             "The parcel comes tomorrow between 9 and 12. You can follow it on our site.",

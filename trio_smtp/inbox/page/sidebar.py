@@ -31,11 +31,11 @@ class Beside:
         problem: Why nothing can be written or read; ``""``: all is well.
     """
 
-    totals: Totals = Totals(0, 0, 0)
-    mailboxes: Mapping[str, int] = {}
-    tags: Mapping[str, int] = {}
-    rules: int = 0
-    problem: str = ""
+    totals: Totals
+    mailboxes: Mapping[str, int]
+    tags: Mapping[str, int]
+    rules: int
+    problem: str
 
 
 class Sidebar:
@@ -63,7 +63,8 @@ class Sidebar:
                 problem=store.problem,
             )
         except StorageError as error:
-            return Beside(rules=rules, problem=f"the database cannot be read: {error}")
+            problem = f"the database cannot be read: {error}"
+            return Beside(totals=Totals(0, 0, 0), mailboxes={}, tags={}, rules=rules, problem=problem)
 
     def _counted(self) -> dict[str, int]:
         with self._lock:

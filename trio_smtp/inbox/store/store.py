@@ -254,14 +254,12 @@ class Store:
     def beside(self, identifier: str, query: Query | None = None) -> tuple[str, str]:
         """The ids of the next newer and the next older message in the list of a search; ``""`` where there is none."""
         where, values = condition(query, trigrams=self._trigrams)
-        found = []
+        place = "(SELECT seq FROM messages WHERE id = ?)"
+        found: list[str] = []
         with self._reading() as connection:
-            for sign, order in ((">", "ASC"), ("<", "DESC")):
-                row = connection.execute(
-                    f"SELECT m.id FROM messages m WHERE {where} AND m.seq {sign} (SELECT seq FROM messages WHERE id = ?)"  # noqa: S608
-                    f" ORDER BY m.seq {order} LIMIT 1",
-                    [*values, identifier],
-                ).fetchone()
+            for which in (f"m.seq > {place} ORDER BY m.seq", f"m.seq < {place} ORDER BY m.seq DESC"):
+                chosen = f"SELECT m.id FROM messages m WHERE {where} AND {which} LIMIT 1"  # noqa: S608
+                row = connection.execute(chosen, [*values, identifier]).fetchone()
                 found.append("" if row is None else row[0])
         return found[0], found[1]
 
