@@ -168,8 +168,27 @@ const inbox = (() => {
       one("#offline").hidden = false;
       setTimeout(listen, pause);
       pause = Math.min(2 * pause, 10000);
-    });
+    }, { once: true });
   }
+
+  // While another page is fetched, lists stay as they are: the link that was followed must not be replaced meanwhile.
+  let leaving = 0;
+  let skipped = false;
+  const leaves = (event) => event.detail.target?.id === "main";
+  body.addEventListener("htmx:beforeRequest", (event) => { if (leaves(event)) leaving += 1; });
+  body.addEventListener("htmx:beforeSwap", (event) => {
+    if (leaves(event) || !leaving) return;
+    event.detail.shouldSwap = false;
+    skipped = true;
+  });
+  body.addEventListener("htmx:afterRequest", (event) => {
+    if (!leaves(event)) return;
+    leaving -= 1;
+    if (!leaving && skipped) {
+      skipped = false;
+      changed();
+    }
+  });
 
   body.addEventListener("htmx:afterSettle", settled);
   body.addEventListener("inbox:settled", settled);
