@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-#: What the page may say on the console: that it has kept what came by mail from loading.
-_EXPECTED = "Content Security Policy directive"
+#: What Chromium says of documents that came by mail: that they were kept from something.
+_OF_MAIL = re.compile(r"/view/\w+\.html|about:srcdoc|sandboxed|Framing")
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,9 @@ def new_page(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     problems: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type == "error" and _EXPECTED not in message.text and "Failed to load resource" not in message.text:
-            problems.append(message.text)
+        where = f"{message.location['url']} {message.text}"
+        if message.type == "error" and not _OF_MAIL.search(where) and "Failed to load resource" not in where:
+            problems.append(where)
 
     def make(path: str | None = "/", *, base: str = site.url, **options: Any) -> Page:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))

@@ -47,7 +47,9 @@ def test_what_has_not_changed_is_not_touched(site: Site, page: Page) -> None:
     for subject in ("One", "Two"):
         site.send(mail(subject))
     wait_for_subjects(page, "Two", "One")
-    page.evaluate("window.rows = [...document.querySelectorAll('#rows .row')]; window.bar = document.querySelector('#bar')")
+    page.evaluate(
+        "window.rows = [...document.querySelectorAll('#rows .row')]; window.bar = document.querySelector('#bar')"
+    )
     page.locator("#rows input").nth(1).check()
     page.locator("#rows a").nth(1).focus()
     site.send(mail("Three"))
@@ -291,7 +293,9 @@ def test_what_was_refused_is_shown(site: Site, page: Page) -> None:
 def test_a_page_catches_up_after_the_connection_was_lost(site: Site, new_page: Callable[..., Page]) -> None:
     page = new_page(None)
     routes: list[Any] = []
-    page.route_web_socket(re.compile("/api/events$"), lambda socket: (routes.append(socket), socket.connect_to_server()))
+    page.route_web_socket(
+        re.compile("/api/events$"), lambda socket: (routes.append(socket), socket.connect_to_server())
+    )
     page.goto(site.url)
     page.wait_for_selector("body[data-live=yes]")
     routes[0].close()

@@ -183,7 +183,7 @@ const inbox = (() => {
   });
   body.addEventListener("htmx:afterRequest", (event) => {
     if (!leaves(event)) return;
-    leaving -= 1;
+    leaving = Math.max(0, leaving - 1);
     if (!leaving && skipped) {
       skipped = false;
       changed();
