@@ -12,6 +12,7 @@ import smtplib
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from trio_smtp.inbox.store import parse_query  # noqa: E402
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-__all__ = ["PICTURES", "size_of", "Picture", "Scene", "save"]
+__all__ = ["PICTURES", "Picture", "Scene", "save", "size_of"]
 
 
 @attrs.frozen
@@ -62,10 +63,8 @@ class Scene:
         )
         site.inbox.rules.add("rcpt to=nobody@* fail 550")
         site.inbox.rules.add("end to=late@* delay 5 times=3")
-        try:
+        with suppress(smtplib.SMTPRecipientsRefused):
             site.send(mails.order(4180), recipients=["nobody@example.com"])
-        except smtplib.SMTPRecipientsRefused:
-            pass
         deadline = time.monotonic() + 10
         while (refused := store.latest(parse_query("is:failed"))) is None:
             assert time.monotonic() < deadline, "no refusal was stored"

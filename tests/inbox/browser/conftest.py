@@ -1,4 +1,4 @@
-"""Chromium, and an inbox to look at. A browser lives for one module: while it runs, asyncio cannot be used beside it."""
+"""Chromium, and an inbox to look at. A browser lives for one module: while one runs, asyncio cannot be used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 #: What Chromium says of documents that came by mail: that they were kept from something.
-_OF_MAIL = re.compile(r"/view/\w+\.html|about:srcdoc|sandboxed|Framing")
+_OF_MAIL = re.compile(r"/view/\w+\.html|about:srcdoc|sandboxed|Framing|htmx:(afterRequest|sendAbort|abort)")
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,10 @@ pytestmark = pytest.mark.program("chromium")
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 #: What mail tries. STRANGER is an address that must never be asked for anything.
 ATTACKS = {
-    "script": "<script>top.document.title = 'owned'; fetch('STRANGER/fetch')</script><script src=STRANGER/script></script>",
-    "handlers": "<img src=x onerror=\"new Image().src='STRANGER/onerror'\"><body onload=\"location='STRANGER/onload'\">",
+    "script": "<script>top.document.title = 'owned'; fetch('STRANGER/fetch')</script>"
+    "<script src=STRANGER/script></script>",
+    "handlers": "<img src=x onerror=\"new Image().src='STRANGER/onerror'\">"
+    "<body onload=\"location='STRANGER/onload'\">",
     "form": "<form action=STRANGER/form id=f><input name=x value=1><button id=go>Go</button></form>",
     "refresh": "<meta http-equiv=refresh content='0; url=STRANGER/refresh'>",
     "base": "<base href=STRANGER/base/ target=_top><img src=picture><link rel=stylesheet href=style>",
@@ -71,7 +73,7 @@ def stranger() -> Iterator[Stranger]:
             self.send_header("Content-Type", "text/html" if self.path == "/page" else "image/gif")
             self.end_headers()
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - as the base class calls it
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -116,7 +118,8 @@ def test_nothing_runs_and_nothing_is_loaded(
 def test_remote_images_are_loaded_after_a_click_alone(
     site: Site, new_page: Callable[..., Page], stranger: Stranger
 ) -> None:
-    attack = f"<img src={stranger.url}/image><script src={stranger.url}/script></script><link rel=stylesheet href={stranger.url}/css>"
+    attack = f"<img src={stranger.url}/image><script src={stranger.url}/script></script>"
+    attack += f"<link rel=stylesheet href={stranger.url}/css>"
     page = new_page(f"/view/{put(site.inbox, html(attack)).id}")
     page.frame_locator("iframe").locator("#seen").wait_for()
     assert stranger.asked == []
@@ -165,14 +168,14 @@ ODD = {
     "no MIME": b"\xff\xfe\x00\x01 nothing that anybody can read",
     "empty": b"",
     "right to left": mail(
-        "=?utf-8?b?16nXnNeV150g4oCu16LXldec150=?=", "שלום עולם ‮ hidden", Content_Type="text/plain; charset=utf-8"
+        "=?utf-8?b?16nXnNeV150g4oCu16LXldec150=?=", "שלום עולם \u202e hidden", Content_Type="text/plain; charset=utf-8"
     ),
     "emoji": mail(
         "=?utf-8?b?8J+OiSDwn5Go4oCN8J+RqeKAjfCfkac=?=", "🎉 👨‍👩‍👧", Content_Type="text/plain; charset=utf-8"
     ),
     "long word": mail("x" * 5_000, "y" * 100_000),
     "many parts": mail("Parts", "--x\r\n\r\na\r\n" * 3_000, Content_Type="multipart/mixed; boundary=x"),
-    "huge part": mail("Huge", "word " * 2_000_000),
+    "huge part": mail("Huge", "word " * 700_000),
 }
 
 

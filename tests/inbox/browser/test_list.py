@@ -293,9 +293,12 @@ def test_what_was_refused_is_shown(site: Site, page: Page) -> None:
 def test_a_page_catches_up_after_the_connection_was_lost(site: Site, new_page: Callable[..., Page]) -> None:
     page = new_page(None)
     routes: list[Any] = []
-    page.route_web_socket(
-        re.compile("/api/events$"), lambda socket: (routes.append(socket), socket.connect_to_server())
-    )
+
+    def pass_on(socket: Any) -> None:
+        socket.connect_to_server()
+        routes.append(socket)
+
+    page.route_web_socket(re.compile("/api/events$"), pass_on)
     page.goto(site.url)
     page.wait_for_selector("body[data-live=yes]")
     routes[0].close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from docs.inbox_pictures import PICTURES, size_of, Scene, save
+from docs.inbox_pictures import PICTURES, Scene, save, size_of
 from tests.inbox.site import Site
 from tests.inbox.support import mail, put
 

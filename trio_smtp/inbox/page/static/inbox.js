@@ -177,9 +177,14 @@ const inbox = (() => {
   const leaves = (event) => event.detail.target?.id === "main";
   body.addEventListener("htmx:beforeRequest", (event) => { if (leaves(event)) leaving += 1; });
   body.addEventListener("htmx:beforeSwap", (event) => {
-    if (leaves(event) || !leaving) return;
-    event.detail.shouldSwap = false;
-    skipped = true;
+    if (leaves(event)) {
+      // Said here too: a link that is gone by now inherits nothing.
+      event.detail.selectOverride = "#main";
+      event.detail.swapOverride = "outerHTML show:window:top";
+    } else if (leaving) {
+      event.detail.shouldSwap = false;
+      skipped = true;
+    }
   });
   body.addEventListener("htmx:afterRequest", (event) => {
     if (!leaves(event)) return;
