@@ -11,7 +11,7 @@ import trio
 
 from trio_smtp import App, AuthContext, CallNext, DataContext
 from trio_smtp.inbox import Inbox
-from trio_smtp.inbox.store import Page, parse_query
+from trio_smtp.inbox.store import Event, Page, parse_query
 from trio_smtp.testing import open_client
 
 from .support import mail, open_smtp
@@ -87,6 +87,20 @@ async def test_transcripts_are_bounded(inbox: Inbox) -> None:
     assert len(lines) == 1001
     assert lines[200]["From"] == "note"
     assert lines[200]["Text"].endswith("lines are left out")
+
+
+async def test_the_transcript_of_a_later_message_leaves_the_earlier_ones_out(inbox: Inbox) -> None:
+    async with open_smtp(inbox) as client:
+        for subject in ("One", "Two", "Three"):
+            await client.send_message(f"{subject}@example.com", ["bob@example.com"], mail(subject))
+        await client.quit()
+    row = inbox.store.page().rows[0]
+    await eventually(lambda: "Stored as" in str(inbox.store.transcript(row.id)))
+    said = [line["Text"] for line in inbox.store.transcript(row.id)]
+    assert said[1] == "EHLO client.example"
+    assert said[3] == "16 lines are left out"
+    assert said[4] == "MAIL FROM:<Three@example.com>"
+    assert len(said) == 12
 
 
 async def test_a_client_that_goes_after_many_lines_is_kept(inbox: Inbox) -> None:
@@ -255,9 +269,11 @@ async def test_a_full_disk_is_452_and_after_that_mail_goes_on(inbox: Inbox, capl
     async with open_smtp(inbox) as client:
         await client.send_message("a@example.com", ["b@example.com"], mail())
         fill(inbox)
+        told = inbox.store.events.subscribe(lambda: None)
         reply = await client.send_message("a@example.com", ["b@example.com"], large)
         assert (reply.code, reply.enhanced) == (452, "4.3.1")
         assert inbox.store.problem == "the disk is full"
+        assert Event("stats") in told.take()
         inbox.store._writer.run(lambda connection, _: connection.execute("PRAGMA max_page_count = 1000000"))  # noqa: SLF001
         assert (await client.send_message("a@example.com", ["b@example.com"], large)).code == 250
     assert inbox.store.problem == ""

@@ -247,3 +247,49 @@ def test_a_summary_is_what_was_added(store: Store) -> None:
     assert added.headline == attrs.evolve(headline, tags=())
     assert store.envelope(added.id) == {"x": 1}
     assert store.transcript(added.id) == [{"y": 2}]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("needle", ["One"]),
+        ("-needle", ["Two"]),
+        ("needle words", ["One"]),
+        ("needle -words", []),
+        ("ne", ["One"]),
+        ("-ne", ["Two"]),
+        ("words", ["Two", "One"]),
+        ('"needle and"', ["One"]),
+        ("tag:work", ["One"]),
+        ("-tag:work", ["Two"]),
+        ("is:tagged", ["One"]),
+        ("!is:tagged", ["Two"]),
+        ("from:bob", ["Two"]),
+        ("-from:bob", ["One"]),
+        ("addressed:eve", ["One"]),
+        ("is:any", ["Three", "Two", "One"]),
+        ("is:failed", ["Three"]),
+        ("-is:accepted", ["Three"]),
+        ("larger:5", ["Two"]),
+        ("-larger:5", ["One"]),
+        ("before:1971", ["Two", "One"]),
+        ("-before:1971", []),
+    ],
+)
+def test_searches(store: Store, text: str, found: list[str]) -> None:
+    store.delete(None)
+    one = Headline(subject="One", to=(Mailbox("Eve", "e@x"),), tags=("work",), text="a needle and words")
+    two = Headline(subject="Two", sender=Mailbox("", "bob@x"), text="other words")
+    for headline, octets, state in ((one, b"1", "accepted"), (two, b"123456", "accepted"), (one, b"12345", "broken")):
+        shown = attrs.evolve(headline, subject="Three") if state == "broken" else headline
+        store.add(
+            Arrival(
+                headline=shown,
+                octets=octets,
+                envelope={},
+                transcript=(),
+                created=5,
+                state=state,  # type: ignore[arg-type] # one of the three
+            )
+        )
+    assert [row.headline.subject for row in store.page(parse_query(text)).rows] == found

@@ -414,3 +414,16 @@ def test_a_connection_that_cannot_be_set_up_is_closed(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x" * 5000)
     with pytest.raises(sqlite3.DatabaseError):
         database.create(tmp_path / "text", durable=True)
+
+
+def test_the_index_is_made_in_between_when_it_is_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MAX_BEHIND", 10)
+    monkeypatch.setattr(writer, "_QUIET", 1000)
+    with Inbox() as inbox:
+        for _ in range(70):
+            put(inbox, mail(text="needle"))
+        with sqlite3.connect(inbox.store.path) as connection:
+            (indexed,) = connection.execute("SELECT indexed FROM progress").fetchone()
+        connection.close()
+        assert indexed >= 50
+        assert inbox.store.page(parse_query("needle")).count == 70

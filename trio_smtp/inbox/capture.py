@@ -182,6 +182,7 @@ class _Capture:
             await self._keep(ctx.session, ctx.envelope, "refused", talk.refusal, octets)
         elif ctx.reason == "lost":
             await self._keep(ctx.session, ctx.envelope, "broken", "the connection broke", octets)
+        talk.transcript.end_transaction()
 
     async def _close(self, ctx: CloseContext) -> None:
         talk = _talk_of(ctx.session)

@@ -31,7 +31,7 @@ class Relay:
     Attributes:
         host: The server.
         port: Its port.
-        username: Who logs in there; ``""``: nobody.
+        username: The name to log in with; ``""``: without logging in.
         password: The password.
         implicit_tls: TLS from the first octet.
         starttls: ``"no"``, ``"yes"``: where the server offers it, or ``"required"``.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 __all__ = ["collapsed", "links_of", "text_of_html"]
 
-#: Elements whose content nobody reads.
+#: Elements whose content is not shown.
 _UNREAD = ("script", "style", "head", "title", "template")
 _NAME = re.compile(r"/?([A-Za-z][A-Za-z0-9]*)")
 #: Elements that stand in the middle of a word.

@@ -36,11 +36,13 @@ class Line:
 
 
 class Transcript:
-    """The dialogue of one session, bounded."""
+    """The dialogue of one session, bounded: how it began, and the transaction in progress."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._lines: list[Line] = []
+        #: Where lines are left out.
+        self._gap = _FIRST
         self._left_out = 0
 
     def add(self, speaker: str, text: str) -> None:
@@ -48,16 +50,26 @@ class Transcript:
         at = time.monotonic() - self._began
         self._lines.append(Line(speaker, text[:_MAX_LINE], at))
         if len(self._lines) > _FIRST + _LAST:
-            del self._lines[_FIRST]
+            del self._lines[self._gap]
             self._left_out += 1
+
+    def begin_transaction(self) -> None:
+        """A transaction begins with the next line; the lines before the first transaction are those that stay."""
+        self._gap = min(self._gap, len(self._lines))
+
+    def end_transaction(self) -> None:
+        """Leave out the lines of the transaction that has ended: its message has them."""
+        self._left_out += len(self._lines[self._gap :])
+        del self._lines[self._gap :]
 
     @property
     def lines(self) -> Sequence[Line]:
-        """All lines so far."""
+        """The lines, and a note where some are left out."""
         if not self._left_out:
             return tuple(self._lines)
-        note = Line("note", f"{self._left_out} lines are left out", self._lines[_FIRST].at)
-        return (*self._lines[:_FIRST], note, *self._lines[_FIRST:])
+        before, after = self._lines[: self._gap], self._lines[self._gap :]
+        at = (after or before)[0].at
+        return (*before, Line("note", f"{self._left_out} lines are left out", at), *after)
 
     def __len__(self) -> int:
         return len(self._lines) + self._left_out
@@ -72,7 +84,10 @@ def recorder(app: App, transcript_of: Callable[[Session], Transcript]) -> None:
     """
 
     async def heard(ctx: CommandContext) -> None:
-        transcript_of(ctx.session).add("client", ctx.line)
+        transcript = transcript_of(ctx.session)
+        if ctx.verb == "MAIL":
+            transcript.begin_transaction()
+        transcript.add("client", ctx.line)
 
     async def said(ctx: ReplyContext, call_next: CallNext) -> None:
         transcript = transcript_of(ctx.session)

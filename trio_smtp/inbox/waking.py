@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import anyio
-from anyio.lowlevel import current_token
+import trio
 
 __all__ = ["Waker"]
 
@@ -13,9 +16,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._event = anyio.Event()
-        native = current_token().native_token
-        # A trio.TrioToken, or an asyncio event loop.
-        self._call = native.run_sync_soon if hasattr(native, "run_sync_soon") else native.call_soon_threadsafe  # type: ignore[attr-defined]
+        self._call = _caller()
 
     def wake(self) -> None:
         """Have `wait` return.
@@ -32,3 +33,15 @@ class Waker:
         """Wait for the next `wake`, or return at once when there was one since the last call."""
         await self._event.wait()
         self._event = anyio.Event()
+
+
+def _caller() -> Callable[[Callable[[], object]], object]:
+    """What calls a function in the event loop that runs now, from any thread."""
+    try:
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    except RuntimeError:
+        import asyncio
+
+        loop: Any = asyncio.get_running_loop()
+        call: Callable[[Callable[[], object]], object] = loop.call_soon_threadsafe
+        return call

@@ -27,7 +27,7 @@ async def info(service: Service, _: Request) -> Response:
         totals = store.totals()
         return {
             "Version": trio_smtp.__version__,
-            "LatestVersion": trio_smtp.__version__,  # nobody is asked: the server fetches nothing
+            "LatestVersion": trio_smtp.__version__,  # the server fetches nothing, and knows of no other
             "Database": str(store.path),
             "DatabaseSize": store.disk_usage(),
             "Messages": totals.total,

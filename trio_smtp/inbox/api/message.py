@@ -154,7 +154,7 @@ async def not_offered(_: Service, request: Request) -> Response:
 
 
 def _without_bcc(octets: bytes) -> bytes:
-    """The message without its Bcc fields: whom they name is nobody's business."""
+    """The message without its Bcc fields, which name recipients that the others must not see."""
     end = re.search(rb"\r?\n\r?\n", octets)
     head = octets[: end.end()] if end is not None else octets
     cleaned = re.sub(rb"^bcc[ \t]*:.*(?:\r?\n[ \t].*)*(?:\r?\n|\Z)", b"", head, flags=re.IGNORECASE | re.MULTILINE)

@@ -73,7 +73,7 @@ class Operation:
         required: Those of them that must be there.
         body: The schema of a body in JSON; None: it takes none.
         body_type: The body's media type.
-        answers: What it answers with when it goes well.
+        answers: The media type of its answer when it goes well; ``""`` for one without a body.
         status: The status then.
         problems: Other statuses, with what they mean.
     """
@@ -261,7 +261,7 @@ OPERATIONS: tuple[Operation, ...] = (
         views.latest,
         "Leads to the page of the newest message",
         query=_QUERY,
-        answers=_PLAIN,
+        answers="",
         status=302,
         problems=_MISSING | _MALFORMED,
     ),

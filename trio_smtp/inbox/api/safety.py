@@ -44,7 +44,7 @@ _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?\.?", re.ASCII)
 _ROOT = re.compile(r"(/[A-Za-z0-9._~-]+)*", re.ASCII)
 #: Whoever asks whether the server lives may call it by any name.
 _FOR_ANY_HOST = frozenset({"/livez", "/readyz"})
-_MAX_QUERY = 16_384
+_MAX_QUERY = 32_768
 
 
 def mail_policy(*, remote_images: bool) -> str:

@@ -14,7 +14,11 @@ __all__ = ["description"]
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 #: What the layers around the operations answer.
-_EVERYWHERE = {421: "The Host is not this server's.", 503: "The database cannot be used."}
+_EVERYWHERE = {
+    414: "The query is too long.",
+    421: "The Host is not this server's.",
+    503: "The database cannot be used.",
+}
 
 
 @cache
@@ -47,7 +51,10 @@ def _described(operation: Operation) -> dict[str, Any]:
     if operation.method not in ("GET", "HEAD"):
         problems[403] = "The Origin is another one."
     responses: dict[str, Any] = {
-        str(operation.status): {"description": "As asked.", "content": {operation.answers: {}}},
+        str(operation.status): {
+            "description": "As asked.",
+            **({"content": {operation.answers: {}}} if operation.answers else {}),
+        },
         **{str(status): {"description": text} for status, text in sorted((problems | _EVERYWHERE).items())},
     }
     described: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}

@@ -61,7 +61,7 @@ async def _look(service: Service, query: Query) -> Summary | None:
 
 
 async def _watch(request: Request, scope: anyio.CancelScope) -> None:
-    """Nobody waits any more when the client is gone."""
+    """End the wait when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -149,8 +149,8 @@ def _empty_index(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE progress SET indexed = 0, stale = 0")
 
 
-def index_some(connection: sqlite3.Connection) -> bool:
-    """Put some of the texts that came last into the index; returns whether there are more.
+def index_some(connection: sqlite3.Connection) -> int:
+    """Put some of the texts that came last into the index; returns how many.
 
     When most of what the index has is gone, it is made anew.
     """
@@ -166,7 +166,7 @@ def index_some(connection: sqlite3.Connection) -> bool:
     if texts:
         connection.executemany("INSERT INTO words_index (rowid, text) VALUES (?, ?)", texts)
         connection.execute("UPDATE progress SET indexed = ?", (texts[-1][0],))
-    return len(texts) == _INDEXED_AT_ONCE
+    return len(texts)
 
 
 def _numbers(chosen: Chosen) -> str:

@@ -28,7 +28,7 @@ _MAX_WORDS = 262_144
 #: Octets of a row besides its message, its text and its dialogue.
 _OVERHEAD = 4096
 #: An index of trigrams takes so many times the text.
-_INDEX_FACTOR = 5
+_INDEX_FACTOR = 4
 
 _FIELDS = ("to", "cc", "bcc", "reply_to")
 

@@ -184,16 +184,27 @@ class Store:
             start: So many are left out.
             limit: The most that are given.
         """
-        where, values = condition(query, trigrams=self._trigrams)
         # The conditions are this package's own words; what people have typed is in the values.
-        counted = f"SELECT COUNT(*), IFNULL(SUM(m.read = 0), 0) FROM messages m WHERE {where}"  # noqa: S608
-        chosen = f"SELECT {COLUMNS} FROM messages m WHERE {where} ORDER BY m.seq DESC LIMIT ? OFFSET ?"  # noqa: S608
+        where, values = condition(query, trigrams=self._trigrams)
         with self._reading() as connection:
             if query is None:
                 counts = connection.execute("SELECT messages, unread FROM totals WHERE accepted = 1").fetchone()
+                rows = connection.execute(
+                    f"SELECT {COLUMNS} FROM messages m WHERE {where} ORDER BY m.seq DESC LIMIT ? OFFSET ?",  # noqa: S608
+                    [*values, limit, start],
+                ).fetchall()
             else:
-                counts = connection.execute(counted, values).fetchone()
-            rows = connection.execute(chosen, [*values, limit, start]).fetchall()
+                # All that is found, once: it is needed to count, and a search takes longer than looking rows up.
+                found = connection.execute(
+                    f"SELECT m.seq, m.read FROM messages m WHERE {where} ORDER BY m.seq DESC",  # noqa: S608
+                    values,
+                ).fetchall()
+                counts = len(found), sum(not read for _, read in found)
+                rows = connection.execute(
+                    f"SELECT {COLUMNS} FROM messages m WHERE m.seq IN (SELECT value FROM json_each(?))"  # noqa: S608
+                    " ORDER BY m.seq DESC",
+                    (json.dumps([seq for seq, _ in found[start : start + limit]]),),
+                ).fetchall()
         return Page(tuple(map(summary_of, rows)), *counts)
 
     def latest(self, query: Query | None = None) -> Summary | None:
@@ -281,7 +292,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses meanwhile."""
+        """A connection of its own for each reader; idle ones are kept for the next."""
         with self._lock:
             connection = self._readers.pop() if self._readers else None
         try:

@@ -1,4 +1,4 @@
-"""The one thread that writes. What waits to be written goes into one transaction.
+"""The one thread that writes. Jobs that have queued up go into one transaction.
 
 A commit costs the same for one message and for fifty. While one transaction is being committed, the next messages queue
 up, and become the next transaction: so the store takes many messages a second, and each is committed before its future
@@ -32,6 +32,8 @@ _MAX_BATCH = 200
 _CLOSE = 10.0
 #: Seconds without a job after which the writer tidies up.
 _QUIET = 0.05
+#: With so many jobs done since, it tidies up in between.
+_MAX_BEHIND = 2000
 #: What SQLite says when the disk is full: of the database or its log, and of the index of the log.
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
@@ -56,9 +58,10 @@ class Writer:
     Args:
         connect: Opens the connection that is written with; called in the thread.
         settle: A job that is done at the end of every transaction, and every `pause` seconds.
-        publish: Called with the events of a transaction that was committed.
+        publish: Called with the events of a transaction that was committed, and when one fails.
         pause: Seconds without a job after which `settle` runs; None: never.
-        tidy: Work that is better done later, a piece at a call, while no job waits; returns whether there is more.
+        tidy: Work that is better done later, a piece at a call: while no job waits, or when it is far behind. Returns
+            how much it has done, 0 when nothing is left.
 
     Attributes:
         problem: Why the last transaction failed; ``""`` when it did not.
@@ -71,7 +74,7 @@ class Writer:
         publish: Callable[[list[Event]], object],
         *,
         pause: float | None = None,
-        tidy: Callable[[sqlite3.Connection], bool] | None = None,
+        tidy: Callable[[sqlite3.Connection], int] | None = None,
     ) -> None:
         self._connect = connect
         self._settle = settle
@@ -127,24 +130,26 @@ class Writer:
             return
         try:
             # What was left undone when the database was last closed.
-            untidy = self._tidy is not None
+            untidy, behind = self._tidy is not None, 0
             while (batch := self._next_batch(_QUIET if untidy else self._pause)) is not None:
-                if untidy and not batch:
-                    untidy = self._tidy_up(connection)
-                    continue
-                self._write(connection, batch)
-                untidy = self._tidy is not None
+                if batch:
+                    untidy, behind = self._tidy is not None, behind + len(batch)
+                if batch or not untidy:
+                    self._write(connection, batch)
+                if untidy and (not batch or behind > _MAX_BEHIND):
+                    done = self._tidy_up(connection)
+                    untidy, behind = done > 0, max(0, behind - done) if done else 0
         finally:
             connection.close()
 
-    def _tidy_up(self, connection: sqlite3.Connection) -> bool:
+    def _tidy_up(self, connection: sqlite3.Connection) -> int:
         assert self._tidy is not None
         try:
             with _transaction(connection):
                 return self._tidy(connection)
         except sqlite3.Error as error:
             self._note(error)
-            return False
+            return 0
 
     def _refuse_all(self, error: sqlite3.Error) -> None:
         """Answer every job with the error, until the store is closed."""
@@ -198,6 +203,7 @@ class Writer:
         if isinstance(error, sqlite3.Error):
             self.problem = str(_explained(error))
             logger.error("the inbox cannot be written: %s", self.problem)
+            self._publish([Event("stats")])  # subscribers show the problem
 
 
 @contextmanager
