@@ -345,6 +345,7 @@ async def test_what_is_not_there_is_a_page(inbox: Inbox) -> None:
             page = await api.get(path)
             assert page.status_code == 404
             assert "Show all mail" in page.text
+        assert (await api.get("/api/v1/nothing")).text == "Not Found", "programs get no page"
         assert (await api.get("/static/../pages.py")).status_code == 404
         assert (await api.get("/static/pages.py")).status_code == 404
 

@@ -32,6 +32,8 @@ _EXAMPLES = (
 
 #: The path that is left of "/mail" where that is the root.
 _BARE = re.compile("^$")
+#: What people may mistype: programs that ask the API for what is not there get no page.
+_REST = re.compile("^/(?!api/).*$")
 
 #: Shows a page.
 Show = Callable[[Pages, Request], Awaitable[Response]]
@@ -51,7 +53,9 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     bare.path_regex = _BARE
     made.append(bare)
     made.append(Route("/static/{name}", _static))
-    made.append(Route("/{rest:path}", _endpoint(pages, _nothing)))
+    rest = Route("/{rest:path}", _endpoint(pages, _nothing))
+    rest.path_regex = _REST
+    made.append(rest)
     return made
 
 
