@@ -112,7 +112,13 @@ async def test_ports_that_are_not_said(inbox: Inbox, host: str, origin: str, sta
 async def test_no_answer_has_cors_and_all_have_the_rest(inbox: Inbox) -> None:
     put(inbox)
     async with open_api(inbox) as api:
-        paths = ("/api/v1/messages", "/api/v1/message/latest/raw", "/view/latest.txt", "/nothing", "/view/latest.html")
+        paths = (
+            "/api/v1/messages",
+            "/api/v1/message/latest/raw",
+            "/view/latest.txt",
+            "/api/nothing",
+            "/view/latest.html",
+        )
         for path in paths:
             headers = (await api.get(path, headers={"origin": "http://example.com"})).headers
             assert not any(name.startswith("access-control") for name in headers)

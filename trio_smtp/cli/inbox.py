@@ -68,6 +68,7 @@ def inbox(arguments: Sequence[str]) -> int:
             label=options.label,
         ) as made:
             app, config = _smtp(made, options)
+            made.smtp_address = place_of(options.smtp)
             application = made.asgi(
                 root_path=options.webroot,
                 allowed_hosts=options.allow_host,

@@ -44,6 +44,7 @@ class Inbox:
         rules: The live rules.
         relay: Where messages can be released to, or None.
         label: Shown on the page.
+        smtp_address: Where mail is taken, as the page shows it to people who have none yet.
 
     Raises:
         ValueError: An argument is wrong, or the file is no database of an inbox.
@@ -75,6 +76,7 @@ class Inbox:
         self.rules: Rules = rules if isinstance(rules, Rules) else Rules(rules)
         self.relay: Relay | None = Relay.parse(relay) if isinstance(relay, str) else relay
         self.label: str = label
+        self.smtp_address: str = "127.0.0.1:1025"
         path = None if database is None else Path(database).absolute()
         self.store: Store = Store(path, Limits(messages=max_messages, size=max_size, age=max_age))
 

@@ -23,7 +23,7 @@ def build(
 ) -> ASGIApp:
     """Make the application; see `make_application`."""
     service = Service(inbox, max_message_size=max_message_size)
-    application: ASGIApp = Router([*page_routes(service), *api_routes(service)], redirect_slashes=False)
+    application: ASGIApp = Router([*api_routes(service), *page_routes(service)], redirect_slashes=False)
     if users is not None:
         application = Users(application, users)
     return Safety(application, root_path=root_path, allowed_hosts=allowed_hosts)

@@ -11,7 +11,7 @@ from trio_smtp.plugins.faults import Fail, Place, Rule, RuleError, Rules, format
 
 from .service import Problem, Service, json_of, json_response, member, ok
 
-__all__ = ["add_rule", "delete_rule", "delete_rules", "get_chaos", "get_rules", "put_chaos", "put_rules"]
+__all__ = ["add_rule", "delete_rule", "delete_rules", "get_chaos", "get_rules", "put_chaos", "put_rules", "shown_rule"]
 
 _MAX_RULES = 1_000
 #: What a trigger of Mailpit's is here: where, its id, and its usual code.
@@ -24,7 +24,7 @@ _TRIGGERS: dict[str, tuple[Place, str, int]] = {
 
 async def get_rules(service: Service, _: Request) -> Response:
     """GET /api/v1/rules."""
-    return json_response([_shown(rule) for rule in service.inbox.rules])
+    return json_response([shown_rule(rule) for rule in service.inbox.rules])
 
 
 async def put_rules(service: Service, request: Request) -> Response:
@@ -65,13 +65,13 @@ def _check_count(count: int) -> None:
 
 def _changed(change: Any, service: Service) -> Response:
     try:
-        return json_response([_shown(rule) for rule in change(service.inbox.rules)])
+        return json_response([shown_rule(rule) for rule in change(service.inbox.rules)])
     except RuleError as error:
         raise Problem(400, str(error), as_json=True) from None
 
 
 def _read(data: Any) -> Any:
-    """A rule as the API takes it: a line, or an object, with or without what `_shown` adds."""
+    """A rule as the API takes it: a line, or an object, with or without what `shown_rule` adds."""
     if isinstance(data, str):
         return data
     if not isinstance(data, dict):
@@ -79,7 +79,8 @@ def _read(data: Any) -> Any:
     return {name: value for name, value in data.items() if name not in ("hits", "line")}
 
 
-def _shown(rule: Rule) -> dict[str, Any]:
+def shown_rule(rule: Rule) -> dict[str, Any]:
+    """A rule as the API shows it."""
     try:
         return {**rule_to_json(rule), "hits": rule.hits, "line": format_rule(rule)}
     except RuleError:

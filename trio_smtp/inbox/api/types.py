@@ -26,3 +26,4 @@ class InboxLike(Protocol):
     rules: Rules
     relay: Relay | None
     label: str
+    smtp_address: str

@@ -1,4 +1,8 @@
-"""The web pages. They stand on `Service`: the inbox with its store and events, and the helpers that the API has too."""
+"""The web pages. They stand on `Service`: the inbox with its store and events, and the helpers that the API has too.
+
+Pages are rendered here, and work without scripts as far as they only show. What changes something is a request to the
+API that the page's script sends.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,11 @@ __all__ = ["page_routes"]
 
 
 def page_routes(service: Service) -> Sequence[BaseRoute]:
-    """The routes of the pages, which are asked before the API's.
+    """The routes of the pages, which are asked after the API's: ``/view/{id}.html`` is one of these.
 
     Args:
         service: What answers are made of.
     """
-    del service
-    return ()
+    from .pages import routes
+
+    return routes(service)

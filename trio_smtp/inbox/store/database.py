@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from .records import fold
+
 __all__ = ["connect", "create"]
 
 #: "tsib", as `PRAGMA application_id` has it: tells this library's files from others.
@@ -79,6 +81,7 @@ def connect(path: Path, *, durable: bool, reading: bool = False) -> sqlite3.Conn
     """
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     try:
+        connection.create_function("fold", 1, fold, deterministic=True)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         if reading:
             connection.execute("PRAGMA query_only = ON")

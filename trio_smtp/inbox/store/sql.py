@@ -32,6 +32,12 @@ _COMPARISONS: dict[Kind, tuple[str, str]] = {
 #: Words of less characters have no trigram.
 _TRIGRAM = 3
 
+#: The recipients of the envelope, whatever the header says.
+_MAILBOX = (
+    "m.seq IN (SELECT d.seq FROM dialogues d, json_each(d.envelope, '$.Recipients') r"
+    " WHERE fold(json_extract(r.value, '$.Address')) = ?)"
+)
+
 Value = str | float
 
 
@@ -76,6 +82,8 @@ def _part(term: Term, *, trigrams: bool) -> tuple[str, list[Value]]:
         part, values = _state(text)
     elif kind == "tag":
         part = "m.seq IN (SELECT message FROM tags WHERE words = ?)"
+    elif kind == "mailbox":
+        part = _MAILBOX
     elif kind != "text":
         columns = _COLUMNS[kind]
         part = "(" + " OR ".join(f"instr(m.{column}, ?) > 0" for column in columns) + ")"

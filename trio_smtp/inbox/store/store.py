@@ -246,6 +246,34 @@ class Store:
         counts = dict(rows)
         return {name: counts[name] for name in tags_of(counts)}
 
+    def mailboxes(self, most: int) -> dict[str, int]:
+        """The recipients of accepted messages' envelopes, those with most messages first, and how many each has.
+
+        Args:
+            most: So many are given.
+        """
+        with self._reading() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT fold(json_extract(r.value, '$.Address')) AS name, COUNT(DISTINCT d.seq) AS messages"
+                    " FROM messages m JOIN dialogues d USING (seq), json_each(d.envelope, '$.Recipients') r"
+                    " WHERE m.state = 'accepted' GROUP BY name ORDER BY messages DESC, name LIMIT ?",
+                    (most,),
+                ).fetchall()
+            )
+
+    def beside(self, identifier: str, query: Query | None = None) -> tuple[str, str]:
+        """The ids of the next newer and the next older message in the list of a search; ``""`` where there is none."""
+        where, values = condition(query, trigrams=self._trigrams)
+        place = "(SELECT seq FROM messages WHERE id = ?)"
+        found: list[str] = []
+        with self._reading() as connection:
+            for which in (f"m.seq > {place} ORDER BY m.seq", f"m.seq < {place} ORDER BY m.seq DESC"):
+                chosen = f"SELECT m.id FROM messages m WHERE {where} AND {which} LIMIT 1"  # noqa: S608
+                row = connection.execute(chosen, [*values, identifier]).fetchone()
+                found.append("" if row is None else row[0])
+        return found[0], found[1]
+
     def totals(self) -> Totals:
         """How much there is."""
         with self._reading() as connection:
