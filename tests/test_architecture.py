@@ -28,6 +28,7 @@ FLOORS = (
     "connection connection.*",
     "server server.*",
     " testing",
+    "client client.*",
     "delivery delivery.* plugins plugins.*",
     "cli cli.*",
     "__main__",
@@ -272,13 +273,25 @@ def test_the_ground_floor_does_no_io() -> None:
     assert wrong == []
 
 
+def test_the_client_stands_on_the_public_api_and_the_protocol_alone() -> None:
+    wrong = [
+        f"{module.path}:{found.line} imports {found.module}"
+        for module in in_folder("client")
+        for found in imports(module)
+        if found.module in MODULES and not re.match(r"trio_smtp($|\.(protocol|client)($|\.))", found.module)
+    ]
+    assert wrong == []
+
+
 def test_plugins_and_deliveries_stand_on_the_public_api_alone() -> None:
     wrong = [
         f"{module.path}:{found.line} imports {found.module}"
         for name, module in MODULES.items()
         if name.startswith(("trio_smtp.plugins", "trio_smtp.delivery"))
         for found in imports(module)
-        if found.module in MODULES and found.module != "trio_smtp" and not found.module.startswith(module.package)
+        if found.module in MODULES
+        and found.module not in ("trio_smtp", "trio_smtp.client")
+        and not found.module.startswith(module.package)
     ]
     assert wrong == []
 
