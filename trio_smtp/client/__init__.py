@@ -1,6 +1,10 @@
 """A client for SMTP and LMTP: it pipelines, sends by DATA or BDAT, speaks TLS and AUTH, and keeps connections."""
 
 from .body import NewlinePolicy as NewlinePolicy
+from .client import Client as Client
+from .connecting import Options as Options
+from .connecting import TLSMode as TLSMode
+from .connecting import connect as connect
 from .errors import BareNewline as BareNewline
 from .errors import DeliveryError as DeliveryError
 from .errors import DeliveryFailed as DeliveryFailed
@@ -19,12 +23,15 @@ from .sasl import BearerToken as BearerToken
 from .sasl import External as External
 from .sasl import Password as Password
 from .timeouts import Timeouts as Timeouts
+from .transaction import Transaction as Transaction
+from .wire import Watcher as Watcher
 
 __all__ = [
     "Auth",
     "BareNewline",
     "BearerToken",
     "BodyType",
+    "Client",
     "Content",
     "DeliveryError",
     "DeliveryFailed",
@@ -34,10 +41,15 @@ __all__ = [
     "External",
     "Mail",
     "NewlinePolicy",
+    "Options",
     "Password",
     "Recipient",
     "Recipients",
     "SendResult",
+    "TLSMode",
     "Timeouts",
+    "Transaction",
     "TransactionOptions",
+    "Watcher",
+    "connect",
 ]
