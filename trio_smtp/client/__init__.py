@@ -10,6 +10,7 @@ from .errors import DeliveryError as DeliveryError
 from .errors import DeliveryFailed as DeliveryFailed
 from .errors import DeliveryRefused as DeliveryRefused
 from .errors import ExtensionMissing as ExtensionMissing
+from .pool import Pool as Pool
 from .results import BodyType as BodyType
 from .results import Content as Content
 from .results import EnvelopeOptions as EnvelopeOptions
@@ -43,6 +44,7 @@ __all__ = [
     "NewlinePolicy",
     "Options",
     "Password",
+    "Pool",
     "Recipient",
     "Recipients",
     "SendResult",
