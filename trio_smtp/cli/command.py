@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None, *, system: System | None = None
         from .passwd import passwd
 
         return reported(lambda: passwd(words[1:]))
+    if words[:1] == ["send"]:
+        from .send import send
+
+        return reported(lambda: send(words[1:]))
     return reported(lambda: _run(words, system))
 
 
@@ -94,10 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line, all options included."""
     parser = Parser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} [APP] [options]\n       {PROGRAM} passwd FILE USER [--delete]",
+        usage=f"{PROGRAM} [APP] [options]\n       {PROGRAM} passwd FILE USER [--delete]\n"
+        f"       {PROGRAM} send URL --to ADDRESS [options]",
         description="An SMTP server. Without APP it stores every message in a Maildir and prints a line for each.",
         epilog="SIGTERM and SIGINT let what is under way finish; a second one stops at once. SIGHUP loads certificates"
-        f" anew. {PROGRAM} passwd makes and edits a file of users and the hashes of their passwords.",
+        f" anew. {PROGRAM} passwd makes and edits a file of users and the hashes of their passwords;"
+        f" {PROGRAM} send sends a message and shows the dialogue.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
