@@ -285,7 +285,9 @@ async def test_too_large_a_message_is_refused() -> None:
                     await client.send("a@example.org", "b@example.com", b"x\r\n" * 50_000, chunking=chunking)
                 assert caught.value.reply.code == 552
                 with pytest.raises(DeliveryRefused) as caught:
-                    await client.send("a@example.org", "b@example.com", pieces(b"x\r\n" * 500), chunking=chunking)
+                    await client.send(
+                        "a@example.org", "b@example.com", pieces(b"x\r\n" * 50_000, 999), chunking=chunking
+                    )
                 assert caught.value.reply.code == 552
             if client.usable:
                 await client.send("a@example.org", "b@example.com", MAIL)

@@ -239,7 +239,7 @@ async def test_a_chunk_that_is_refused() -> None:
             await t.recipient("b@example.com")
             await t.data_start()
             for _ in range(10):
-                await t.write(b"x\r\n" * 100)
+                await t.write(b"x\r\n" * 10_000)
             assert [reply.code for reply in await t.finish()] == [552]
         if client.usable:
             await client.send("a@example.org", "b@example.com", MAIL)

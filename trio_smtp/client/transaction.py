@@ -160,7 +160,7 @@ class Transaction:
         return reply
 
     async def write(self, chunk: bytes) -> None:
-        """Send a piece of the message; returns when the server, or the system, has taken it.
+        """Send a piece of the message; returns when the system has taken it, but for 16 KiB that wait for more.
 
         A server that has refused the message already is sent no more; `finish` gives its reply.
 

@@ -13,13 +13,17 @@ from .wire import BLOCK, Wire
 
 __all__ = ["Transfer"]
 
+#: So many octets are sent at once, at least.
+_PIECE = 16_384
+
 
 @final
 class Transfer:
     """Sends one message.
 
-    Back-pressure: `write` returns when the system, or the server, has taken the octets. At most one chunk's reply is
-    waited for later than the chunk after it is sent.
+    Back-pressure: `write` returns when the system, or the server, has taken the octets but for the last 16 KiB, which
+    wait for more: a message in small pieces is not sent in small pieces. A chunk is sent before the reply to the chunk
+    before it is read, and no two before.
 
     Args:
         wire: The connection.
@@ -29,17 +33,16 @@ class Transfer:
 
     Attributes:
         chunking: As given.
-        begun: Octets of the message were sent: the connection is of no use before its end was.
     """
 
-    __slots__ = ("_ascii_only", "_refusal", "_unanswered", "_wire", "_writer", "begun", "chunking")
+    __slots__ = ("_ascii_only", "_refusal", "_unanswered", "_waiting", "_wire", "_writer", "chunking")
 
     def __init__(self, wire: Wire, newlines: NewlinePolicy, *, chunking: bool, ascii_only: bool = False) -> None:
-        self.begun: bool = False
         self._wire = wire
         self.chunking: bool = chunking
         self._writer = BodyWriter(newlines, dots=not chunking)
         self._ascii_only = ascii_only
+        self._waiting = bytearray()
         self._unanswered = 0
         # The reply to a chunk that was refused: nothing more is sent.
         self._refusal: Reply | None = None
@@ -55,10 +58,11 @@ class Transfer:
         if self._ascii_only and not data.isascii():
             raise ExtensionMissing("8BITMIME", "the message has octets that are not ASCII", phase="body")
         for start in range(0, len(data), BLOCK):
-            octets = self._writer.feed(data[start : start + BLOCK])
-            if octets and self._refusal is None:
-                self.begun = True
-                await (self._send_chunk(octets) if self.chunking else self._wire.send_body(octets))
+            self._waiting += self._writer.feed(data[start : start + BLOCK])
+            if len(self._waiting) >= _PIECE:
+                octets, self._waiting = bytes(self._waiting), bytearray()
+                if self._refusal is None:
+                    await (self._send_chunk(octets) if self.chunking else self._wire.send_body(octets))
 
     async def _send_chunk(self, octets: bytes) -> None:
         if self._unanswered:
@@ -81,12 +85,12 @@ class Transfer:
             data: The rest.
             soon: It may leave together with what is sent next.
         """
-        octets = self._writer.feed(data) + self._writer.end()
+        octets = bytes(self._waiting) + self._writer.feed(data) + self._writer.end()
+        self._waiting.clear()
         while self._unanswered:
             await self._read_one()
         self._wire.check_silence()
         if self._refusal is None:
-            self.begun = True
             if self.chunking:
                 octets = b"BDAT %d LAST\r\n%b" % (len(octets), octets)
             if not (soon and self._wire.hold(octets)):
@@ -98,7 +102,6 @@ class Transfer:
             found = [self._refusal] * replies
         else:
             found = await self._wire.replies(("end",) * replies)
-        self.begun = False
         return found
 
     async def send_prepared(self, message: Prepared, *, soon: bool) -> None:
