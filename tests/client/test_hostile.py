@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trio_smtp import Reply
-from trio_smtp.client import DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Timeouts, connect
+from trio_smtp.client import Client, DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Timeouts, connect
 from trio_smtp.client.wire import Wire
 
 from .support import Lines, Script, dialogue, scripted, usable
@@ -497,3 +500,58 @@ async def test_a_stream_that_breaks_while_it_is_read() -> None:
 
     with pytest.raises(DeliveryFailed, match="the connection broke"):
         await Wire(Breaks(), QUICK, None).reply("greeting")
+
+
+FRAGMENTS = st.one_of(
+    st.sampled_from(
+        [
+            b"220 mx\r\n",
+            OFFERS,
+            b"250 ok\r\n",
+            b"250 ok\r\n250 ok\r\n354 go\r\n",
+            b"354 go\r\n",
+            b"421 bye\r\n",
+            b"550 5.1.1 no\r\n",
+            b"250-",
+            b"\n",
+            b"",
+        ]
+    ),
+    st.binary(max_size=12),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=9), st.sampled_from(["send", "bdat", "many", "burst", "steps"]), st.booleans())
+def test_whatever_a_server_says_and_whenever(said: list[bytes], way: str, lmtp: bool) -> None:
+    """Each fragment is said after something was heard; the client returns, or raises what is documented."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"220 mx\r\n")
+        for fragment in [OFFERS, *said]:
+            if not await stream.receive_some():
+                return
+            await stream.send_all(fragment)
+
+    async def talk(client: Client) -> None:
+        mails = [Mail("a@example.org", ["b@example.com", "c@example.com"], MAIL)] * 3
+        if way in ("send", "bdat"):
+            await client.send("a@example.org", ["b@example.com", "c@example.com"], MAIL, chunking=way == "bdat")
+        elif way in ("many", "burst"):
+            assert len(await client.send_many(mails, chunking=way == "burst")) == 3
+        else:
+            async with client.transaction("a@example.org") as t:
+                await t.recipient("b@example.com")
+                if t.accepted and (await t.data_start()).code == 354:
+                    await t.write(MAIL)
+                    assert len(await t.finish()) == 1
+
+    async def main() -> None:
+        async with scripted(serve) as open_stream:
+            with suppress(DeliveryError):
+                async with connect(
+                    "lmtp://mx" if lmtp else "smtp://mx", tls="none", timeouts=QUICK, open_stream=open_stream
+                ) as client:
+                    await talk(client)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

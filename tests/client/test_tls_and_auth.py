@@ -141,6 +141,15 @@ async def test_opportunistic_goes_on_without(replies: dict[str, bytes]) -> None:
         assert client.tls is None
 
 
+async def test_requiretls_needs_tls_whatever_the_server_says() -> None:
+    async with (
+        scripted(dialogue({"EHLO": b"250-mx\r\n250 REQUIRETLS\r\n"})) as open_stream,
+        connect("smtp://mx", tls="none", open_stream=open_stream) as client,
+    ):
+        with pytest.raises(ExtensionMissing, match="REQUIRETLS"):
+            await client.send("a@example.org", "b@example.com", MAIL, requiretls=True)
+
+
 async def test_what_came_before_the_handshake_is_thrown_away(
     server_ssl_context: ssl.SSLContext, client_ssl_context: ssl.SSLContext
 ) -> None:

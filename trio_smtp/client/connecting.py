@@ -99,6 +99,8 @@ class _Opening:
             extensions = await self._hello()
         if self._connector.auth is not None:
             await self._authenticate(self._connector.auth, extensions)
+        if self._tls is None:  # without TLS the promise of REQUIRETLS is broken already (RFC 8689 section 2)
+            extensions = {name: words for name, words in extensions.items() if name != "REQUIRETLS"}
         return Client(self._wire, extensions, tls=self._tls, lmtp=self._lmtp)
 
     async def _say(self, line: str, phase: str, shown: str | None = None) -> Reply:
