@@ -29,6 +29,7 @@ FLOORS = (
     "connection connection.*",
     "server server.*",
     "",
+    "client client.*",
     "delivery delivery.* plugins plugins.*",
     "background background.* testing testing.* inbox inbox.*",
     "cli cli.*",
@@ -288,13 +289,25 @@ def test_the_inbox_stands_on_the_public_api_and_on_plugins() -> None:
     assert wrong == []
 
 
+def test_the_client_stands_on_the_public_api_and_the_protocol_alone() -> None:
+    wrong = [
+        f"{module.path}:{found.line} imports {found.module}"
+        for module in in_folder("client")
+        for found in imports(module)
+        if found.module in MODULES and not re.match(r"trio_smtp($|\.(protocol|client)($|\.))", found.module)
+    ]
+    assert wrong == []
+
+
 def test_plugins_and_deliveries_stand_on_the_public_api_alone() -> None:
     wrong = [
         f"{module.path}:{found.line} imports {found.module}"
         for name, module in MODULES.items()
         if name.startswith(("trio_smtp.plugins", "trio_smtp.delivery"))
         for found in imports(module)
-        if found.module in MODULES and found.module != "trio_smtp" and not found.module.startswith(module.package)
+        if found.module in MODULES
+        and found.module not in ("trio_smtp", "trio_smtp.client")
+        and not found.module.startswith(module.package)
     ]
     assert wrong == []
 

@@ -30,7 +30,7 @@ from trio_smtp.testing import Client, open_client
 from .conftest import CertificateFiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel", "spool")
+SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel", "spool", "smarthost")
 MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
 ALICE = "alice@example.com"
 

@@ -32,6 +32,7 @@ from .golden_support import RECORDING, compare, recorded, write
 #: Modules that offer what is in their ``__all__``, no more and no less.
 EXACT = (
     "trio_smtp",
+    "trio_smtp.client",
     "trio_smtp.delivery",
     "trio_smtp.delivery.maildir",
     "trio_smtp.plugins",
