@@ -20,7 +20,7 @@ import trio
 import trio.testing
 
 from trio_smtp.delivery import _committer
-from trio_smtp.delivery._committer import Commit, Committer, commit_together, committer_of
+from trio_smtp.delivery._committer import MAX_FILES, Commit, Committer, commit_together, committer_of
 from trio_smtp.delivery._files import NewFile
 
 from .maildir_support import is_directory
@@ -76,6 +76,7 @@ class System:
     fails: Callable[[str, int], bool] = lambda name, number: False
     error: int = errno.EIO
     open: set[int] = attrs.field(factory=set)
+    most_open: int = 0
 
     def call(self, name: str, real: Callable[..., Any], first: Any, *args: Any, **kwargs: Any) -> Any:
         ours = first in self.open if isinstance(first, int) else str(first).startswith(str(self.root))
@@ -95,6 +96,7 @@ class System:
         result = real(first, *args, **kwargs)
         if name == "open":
             self.open.add(result)
+            self.most_open = max(self.most_open, len(self.open))
         return result
 
     @contextmanager
@@ -351,6 +353,33 @@ async def test_each_event_loop_and_each_file_system_has_a_committer_of_its_own()
         return committer_of(1)
 
     assert await trio.to_thread.run_sync(trio.run, elsewhere) is not committer_of(1)
+
+
+@pytest.mark.parametrize("how", ["held", "written before"])
+async def test_a_commit_of_very_many_files_takes_few_descriptors(place: Place, how: str) -> None:
+    files = place.files(*(f"new{n}" for n in range(200)))
+    with System(place.root).at_work() as system:
+        if how == "written before":
+            for file in files:
+                file.write_parts()
+                file.sync()
+        await Committer().commit(files)
+    assert system.most_open <= MAX_FILES
+    assert place.is_there(files)
+    assert place.left() == []
+
+
+@pytest.mark.parametrize("call", [*CALLS, "fsync directory", "close directory"])
+@pytest.mark.parametrize("number", [1, 64, 65, 200])
+async def test_a_commit_of_very_many_files_is_stored_as_a_whole_or_not_at_all(
+    place: Place, call: str, number: int
+) -> None:
+    files = place.files(*(f"new{n}" for n in range(200)))
+    system = System(place.root, fails=lambda name, count: name == call and count == number)
+    with system.at_work(), pytest.raises(OSError, match="Input/output"):
+        await Committer().commit(files)
+    assert not place.is_there(files)
+    assert place.left() == []
 
 
 # --- the n-th call fails ---

@@ -457,6 +457,27 @@ async def test_a_server_that_is_cancelled(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+async def test_threads_that_are_all_occupied_leave_no_file_behind(tmp_path: Path) -> None:
+    threads = trio.to_thread.current_default_thread_limiter()
+    async with open_client(App().use(maildir(tmp_path)), bare_newline="reject") as client:
+        # One write: the handler needs no other thread before it is told of the bare line feed.
+        await begin(client, LARGE[: BATCH * 3 // 2])
+        await tmp_holds_a_file(tmp_path)
+        while threads.borrowed_tokens:  # noqa: ASYNC110 - a thread sets no event
+            await trio.sleep(0.001)
+        occupied = [object() for _ in range(int(threads.total_tokens))]
+        for handler in occupied:
+            threads.acquire_on_behalf_of_nowait(handler)
+        try:
+            await client.send_bytes(b"bare\nline feed\r\n.\r\n")
+            with trio.fail_after(30):
+                assert (await client.read_reply()).code == 550
+        finally:
+            for handler in occupied:
+                threads.release_on_behalf_of(handler)
+    assert files(tmp_path) == []
+
+
 async def test_removing_the_file_has_a_limit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

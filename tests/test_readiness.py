@@ -146,6 +146,43 @@ async def test_octets_ends_and_errors_are_told(steps: list[Step], most: int, wai
     assert outcome == (steps[-1] if steps[-1] in ("end", "reset") else "open")
 
 
+def _urgent(client: socket.socket) -> None:
+    client.sendall(b"EH")
+    client.send(b"!", socket.MSG_OOB)
+    client.sendall(b"LO me\r\n")
+
+
+def _descriptors(client: socket.socket) -> None:
+    client.sendall(b"EH")
+    socket.send_fds(client, [b"L"], [client.fileno()])
+    client.sendall(b"O me\r\n")
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["the reader waits before", "the reader comes after"])
+@pytest.mark.parametrize(
+    ("sockets", "send"), [(tcp_sockets, _urgent), (unix_sockets, _descriptors)], ids=["urgent data", "descriptors"]
+)
+async def test_what_follows_where_the_system_ends_a_read_is_read(
+    sockets: Callable[[], tuple[socket.socket, socket.socket]], send: Callable[[socket.socket], None], waits: bool
+) -> None:
+    async with at_work() as readiness:
+        with pair(readiness, sockets) as (ours, client), trio.fail_after(5):
+            if waits:
+                with trio.move_on_after(0.01):
+                    await ours.receive_some()
+            for _ in range(3):
+                send(client)
+                received = [await ours.receive_some()]
+                while not received[-1].endswith(b"\n"):
+                    received.append(await ours.receive_some())
+                assert b"".join(received) == b"EHLO me\r\n"
+                assert len(received) > 1  # the system did end a read in the middle
+            # Nothing is told where nothing is.
+            with trio.move_on_after(0.05) as scope:
+                await ours.receive_some()
+            assert scope.cancelled_caught
+
+
 async def test_a_wait_can_be_cancelled_and_begun_again() -> None:
     async with at_work() as readiness:
         with pair(readiness) as (ours, client), trio.fail_after(5):

@@ -9,6 +9,9 @@ to the system. So the commits that wait at the same time are one batch, and one 
 4. Each directory is synced once.
 5. What belongs to a commit that has failed is removed.
 
+A commit of more files than a batch may have takes these steps with a part of its files after the other: each open file
+and each open directory takes a descriptor, which the connections need too.
+
 A failure is that of its own commit: the next steps leave that commit out. When a directory cannot be synced, every
 commit of the batch fails that has a file in it.
 
@@ -25,10 +28,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import trio
 from trio.lowlevel import Abort, start_thread_soon
@@ -54,6 +58,8 @@ MAX_OCTETS = 1_048_576
 MAX_PATIENCE = 0.005
 #: So many threads sync at the same time.
 MAX_SYNCS = 8
+
+_Item = TypeVar("_Item")
 
 _committers: trio.lowlevel.RunVar[dict[int, Committer]] = trio.lowlevel.RunVar("trio_smtp.delivery.committers")
 
@@ -108,16 +114,15 @@ class Commit:
 
     def write(self) -> None:
         """Make and write the files that are still to be written."""
-        for file in self.files:
-            if file.parts:
-                file.write_parts()
+        _write(self.files)
 
     def write_and_sync(self) -> None:
         """Write, sync and close the files apart from a batch, in which only their names are left to do."""
         try:
-            self.write()
-            for file in self.files:
-                file.sync()
+            for part in _parts(self.files):
+                _write(part)
+                for file in part:
+                    file.sync()
         except BaseException:
             self._remove_files()
             raise
@@ -136,7 +141,10 @@ class Commit:
         """Raise what the commit has failed with."""
         error, self.error = self.error, None  # the error's traceback holds the frames that hold this object
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # as above: this frame is one of them
 
     def _remove_files(self) -> None:
         for file in self.files:
@@ -265,31 +273,47 @@ class Committer:
 
 def commit_together(commits: Sequence[Commit]) -> None:
     """Settle a batch. Blocks, and raises nothing: what fails is in the `error` of each."""
-    directories: dict[str, int] = {}
     for commit in commits:
         commit.attempt(commit.write)
     _at_once([partial(commit.attempt, file.sync) for commit in _sound(commits) for file in commit.files])
-    for commit in _sound(commits):
-        commit.attempt(partial(_rename, commit, directories))
-    inside: dict[str, list[Commit]] = {directory: [] for directory in directories}
-    for commit in _sound(commits):
-        for directory in {file.directory for file in commit.files}:
-            inside[directory].append(commit)
-    _at_once([partial(_sync_and_close, file, inside[directory]) for directory, file in directories.items()])
+    for part in _parts([(commit, file) for commit in commits for file in commit.files]):
+        _name(part)
     for commit in commits:
         commit.settle()
 
 
-def _sound(commits: Sequence[Commit]) -> Iterator[Commit]:
+def _name(part: Sequence[tuple[Commit, NewFile]]) -> None:
+    """Rename files into their directories, and sync these; what belongs to a commit that has failed is left out."""
+    directories: dict[str, int] = {}
+    inside: dict[str, dict[Commit, None]] = {}
+    for commit, file in part:
+        if commit.error is None:
+            commit.attempt(partial(_rename, file, directories))
+            inside.setdefault(file.directory, {})[commit] = None
+    _at_once(
+        [partial(_sync_and_close, opened, list(_sound(inside[directory]))) for directory, opened in directories.items()]
+    )
+
+
+def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[begin : begin + MAX_FILES] for begin in range(0, len(items), MAX_FILES))
+
+
+def _write(files: Iterable[NewFile]) -> None:
+    for file in files:
+        if file.parts:
+            file.write_parts()
+
+
+def _sound(commits: Iterable[Commit]) -> Iterator[Commit]:
     return (commit for commit in commits if commit.error is None)
 
 
-def _rename(commit: Commit, directories: dict[str, int]) -> None:
-    """Rename a commit's files. Each directory is opened once for the batch, and stays open until it is synced."""
-    for file in commit.files:
-        if file.directory not in directories:
-            directories[file.directory] = file.with_directories(partial(open_directory, file.directory))
-        file.rename(directories[file.directory])
+def _rename(file: NewFile, directories: dict[str, int]) -> None:
+    """Rename a file. Its directory is opened once for many, and stays open until it is synced."""
+    if file.directory not in directories:
+        directories[file.directory] = file.with_directories(partial(open_directory, file.directory))
+    file.rename(directories[file.directory])
 
 
 def _sync_and_close(directory: int, commits: Sequence[Commit]) -> None:

@@ -31,6 +31,10 @@ __all__ = ["BATCH", "Storing", "host_part", "make_maildir", "unique_part"]
 BATCH = 262_144
 
 _CLEANUP_SECONDS = 5.0
+#: So many threads remove files at the same time.
+_MAX_REMOVALS = 8
+
+_removals: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_smtp.delivery.removals")
 
 _counter = itertools.count()
 _chance = os.urandom(4).hex()
@@ -124,11 +128,21 @@ class Storing:
                 file.remove()
 
         with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True) as scope:
-            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(remove, abandon_on_cancel=True, limiter=_limiter_of_removals())
         if scope.cancelled_caught:
             _logger.warning(
                 "session=%s the disk under %r does not answer: tmp may keep a file", ctx.session.id, self._place
             )
+
+
+def _limiter_of_removals() -> trio.CapacityLimiter:
+    """Of its own: other work of the program, which may occupy all threads, leaves no file behind in tmp."""
+    try:
+        return _removals.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_MAX_REMOVALS)
+        _removals.set(limiter)
+        return limiter
 
 
 def _finish(data: bytearray, files: Sequence[NewFile], heads: Sequence[bytes]) -> None:

@@ -71,7 +71,8 @@ def maildir(
     Messages that wait for the disk at the same time are synced together, each before its own 250. A failure is that of
     one message, except that of syncing a directory: all messages are refused that this would have made safe.
 
-    Cancellation: a message whose files are being synced is stored.
+    Cancellation: a message whose files are being synced is stored. When `Config.handler_timeout` cancels the handler
+    then, the client is told 421 all the same, and will send the message again.
 
     Args:
         root: The Maildir, or the directory of Maildirs. Created when the plugin is installed; directories have the
@@ -133,7 +134,8 @@ async def deliver(
         ValueError: There is no folder, or a path is empty or has a NUL in it.
         MessageTooLarge, MessageMalformed, MessageIncomplete, StreamConsumed: As reading `DataContext.stream` does.
 
-    Cancellation: a message whose files are being synced is stored.
+    Cancellation: a message whose files are being synced is stored. When `Config.handler_timeout` cancels the handler
+    then, the client is told 421 all the same, and will send the message again.
 
     Example:
         >>> @app.on_data

@@ -6,8 +6,11 @@ that object. With many connections one such wait wakes several tasks. For a few 
 up to `_FEW` connections leaves new ones to trio.
 
 An edge-triggered registration tells of new octets once. So whoever reads must go on until the socket is drained, and
-says so: `Readable.drained` after a read that found less than it asked for, `Readable.empty` after one that found
+says so: `Readable.short` after a read that found less than it asked for, `Readable.empty` after one that found
 nothing. What the kernel tells between two waits is kept in `Readable`.
+
+A short read has drained a TCP socket, unless the client has sent urgent data: a read ends at an urgent octet (tcp(7)).
+A read from a Unix socket also ends at descriptors that were sent. Those sockets are read until nothing is there.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ __all__ = ["Readable", "Readiness"]
 _FEW = 8
 #: The names are missing on systems without epoll, where nothing is registered.
 _HAS_EPOLL = hasattr(select, "epoll")
-_IN, _RDHUP, _HUP, _ERR, _ET = (getattr(select, f"EPOLL{name}", 0) for name in ("IN", "RDHUP", "HUP", "ERR", "ET"))
-_WANTED = _IN | _RDHUP | _ET
+_IN, _PRI, _RDHUP, _HUP, _ERR, _ET = (
+    getattr(select, f"EPOLL{name}", 0) for name in ("IN", "PRI", "RDHUP", "HUP", "ERR", "ET")
+)
+_WANTED = _IN | _PRI | _RDHUP | _ET
 #: The peer has sent its last, or the connection is broken: a read never has to wait again.
 _OVER = _RDHUP | _HUP | _ERR
 
@@ -42,12 +47,13 @@ class Readable:
         sock: The socket.
     """
 
-    __slots__ = ("_left_to_trio", "_over", "_ready", "_socket", "_task")
+    __slots__ = ("_left_to_trio", "_over", "_ready", "_short_is_all", "_socket", "_task")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._ready = False  # the registration tells of what is there already
         self._over = False
+        self._short_is_all = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._left_to_trio = False
         self._task: trio.lowlevel.Task | None = None
 
@@ -71,9 +77,9 @@ class Readable:
         self._task = None
         return Abort.SUCCEEDED
 
-    def drained(self) -> None:
-        """A read found less than it asked for: the next one waits, unless the peer has sent its last."""
-        self._ready = self._over
+    def short(self) -> None:
+        """A read found less than it asked for: the next one waits, unless there may be more, or the end."""
+        self._ready = self._over or not self._short_is_all
 
     def empty(self) -> None:
         """A read found nothing."""
@@ -84,6 +90,8 @@ class Readable:
         self._ready = True
         if events & _OVER:
             self._over = True
+        if events & _PRI:
+            self._short_is_all = False
         self._reschedule(None)
 
     def close(self) -> None:

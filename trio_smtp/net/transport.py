@@ -96,7 +96,7 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             except OSError as exc:
                 raise _broken(sock) from exc
             if readable is not None and len(data) < max_bytes:
-                readable.drained()
+                readable.short()
             return data
 
     def send_soon(self, data: bytes) -> bool:
