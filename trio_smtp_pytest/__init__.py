@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,13 +61,19 @@ class _Servers:
 
     def clean(self, server: MailServer) -> None:
         """Make a server as new, except in a process that was forked by a test."""
-        if self._process == os.getpid():
+        if self._process != os.getpid():
+            return
+        try:
             server.start_over()
+        except Exception:
+            server.stop()  # raises the crash; for the next test the server starts again
+            raise
 
     def stop(self) -> None:
         """End all servers; in a process that was forked from theirs, none."""
-        while self._servers:
-            self._servers.pop()[1].stop()
+        with ExitStack() as stack:  # each is ended, also when another one has crashed
+            while self._servers:
+                stack.callback(self._servers.pop()[1].stop)
 
 
 _SERVERS = pytest.StashKey[_Servers]()
@@ -115,16 +122,14 @@ def mailserver_factory() -> Iterator[Callable[..., MailServer]]:
     """A function that starts a mail server with a port of its own; it takes what `MailServer` takes."""
     from trio_smtp.testing import MailServer
 
-    servers: list[MailServer] = []
+    with ExitStack() as stack:  # each server is ended, also when another one has crashed
 
-    def make(**options: Any) -> MailServer:
-        server = MailServer(**options).start()
-        servers.append(server)
-        return server
+        def make(**options: Any) -> MailServer:
+            server = MailServer(**options).start()
+            stack.callback(server.stop)
+            return server
 
-    yield make
-    for server in servers:
-        server.stop()
+        yield make
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_parameters_as_they_were_sent(server: MailServer) -> None:
 def test_nothing_and_too_much_are_errors(server: MailServer) -> None:
     with pytest.raises(AssertionError, match="no message has come"):
         server.latest()
-    with pytest.raises(AssertionError, match=r"^0 messages have come, not one$"):
+    with pytest.raises(AssertionError, match=r"^0 messages have come, not one\n  and no client has connected$"):
         server.only()
     send(server)
     send(server)
@@ -88,6 +88,15 @@ def test_nothing_and_too_much_are_errors(server: MailServer) -> None:
     assert len(server.messages) == 2
     server.messages.clear()
     assert len(server.messages) == 2
+
+
+def test_where_none_has_come_the_error_tells_of_the_clients(server: MailServer) -> None:
+    server.fail("rcpt", 550, "No such user")
+    with pytest.raises(smtplib.SMTPRecipientsRefused):
+        send(server)
+    for read in (server.only, server.latest):
+        with pytest.raises(AssertionError, match=r"\n  a client from 127.*the last refusal was '550 No such user'$"):
+            read()
 
 
 def test_clear_keeps_connections_and_rules(server: MailServer) -> None:
@@ -317,6 +326,27 @@ def test_a_port_in_use_and_a_second_start() -> None:
             server.start()
 
 
+def test_a_server_that_was_stopped_refuses_and_starts_again_at_its_port() -> None:
+    with MailServer() as server:
+        url = server.url
+        send(server)
+        server.stop()
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            send(server)
+        assert len(server.messages) == 1
+        assert server.start().url == url
+        send(server)
+        assert len(server.messages) == 2
+        server.stop()
+        server.start_over()
+        assert server.url == url
+        assert server.messages == []
+        send(server)
+    with pytest.raises(RuntimeError, match="has ended"):
+        server.start_over()
+
+
 def test_before_the_start_there_is_nothing() -> None:
     server = MailServer()
     with pytest.raises(RuntimeError, match="not started: write `with MailServer"):
@@ -383,6 +413,9 @@ def test_in_a_process_that_was_forked(server: MailServer, monkeypatch: pytest.Mo
         assert server.port
         with pytest.raises(RuntimeError, match="forked"):
             server.latest()
+        for change in (server.fail, server.reset):
+            with pytest.raises(RuntimeError, match="add rules, in the parent"):
+                change("mail")
         server.stop()
         server.__exit__(None, None, None)
         _remove(certificates().directory, 1)
@@ -483,11 +516,25 @@ def test_tls_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"tls": "yes"}, "tls must be"), ({"auth": "bob"}, "auth must be"), ({"max_recipients": 0}, "max_recipients")],
+    [
+        ({"tls": "yes"}, "tls must be"),
+        ({"auth": "bob"}, "auth must be"),
+        ({"auth": ("bob", "secret")}, "auth must be"),
+        ({"max_recipients": 0}, "max_recipients"),
+        ({"unix_path": "socket"}, "listens on a TCP port"),
+    ],
 )
 def test_options_that_are_wrong(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         MailServer(**options)
+
+
+def test_names_that_are_unknown(server: MailServer) -> None:
+    with pytest.raises(TypeError, match=r"starttls is no option: there are tls, auth, lmtp, and of Config host, port"):
+        MailServer(starttls=True)
+    unknown: Any = {"tims": 1}
+    with pytest.raises(TypeError, match=r"tims is unknown; a rule may have to, sender, user, peer, times"):
+        server.fail("rcpt", **unknown)
 
 
 def test_lmtp() -> None:

@@ -166,8 +166,8 @@ def test_the_functions_that_pytest_calls() -> None:
     servers = config.stash[trio_smtp_pytest._SERVERS]  # noqa: SLF001
     server = servers.get({})
     trio_smtp_pytest.pytest_unconfigure(config)
-    with pytest.raises(RuntimeError):
-        server.start_over()
+    with pytest.raises(ConnectionRefusedError):
+        send(server)
 
 
 def test_the_entry_point_is_declared() -> None:
@@ -264,6 +264,42 @@ def test_sync_tests_one_after_the_other(project: Project) -> None:
         passed=7,
         failed=1,
     )
+
+
+def test_a_server_that_a_test_stops_or_that_crashes_is_there_for_the_next_test(project: Project) -> None:
+    out = project.run(
+        """
+        import trio
+
+        def test_it_is_down(mailserver):
+            mailserver.stop()
+            with pytest.raises(ConnectionRefusedError):
+                send(mailserver)
+
+        def test_it_is_there(mailserver, mailserver_session):
+            send(mailserver)
+            assert mailserver_session.only().subject == "Hello"
+
+        def test_it_crashes(mailserver, mailserver_factory):
+            async def crash():
+                raise OSError("no more")
+
+            def spawn(server):
+                server._server.call(trio.lowlevel.spawn_system_task, crash)
+
+            spawn(mailserver)
+            other, another = mailserver_factory(), mailserver_factory()
+            spawn(another)
+
+        def test_it_is_there_again(mailserver):
+            send(mailserver)
+            assert mailserver.only().subject == "Hello"
+            assert [each.name for each in threading.enumerate()].count("trio_smtp BackgroundServer") == 1
+        """,
+        passed=4,
+        error=1,
+    )
+    assert "TrioInternalError" in out
 
 
 def test_the_server_starts_at_first_use_and_no_thread_is_left(project: Project) -> None:

@@ -9,11 +9,12 @@ import smtplib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from trio_smtp.testing.__main__ import main, printed
+from trio_smtp.testing.__main__ import _PrintingServer, main, printed
 from trio_smtp.testing.captured import CapturedEnvelope, CapturedMessage, CapturedSession
 
 from .support import HELLO
@@ -47,6 +48,9 @@ def test_it_prints_what_comes_until_ctrl_c() -> None:
 
 def test_in_this_process(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     class Interrupted:
+        def is_set(self) -> bool:
+            return False
+
         def wait(self) -> None:
             first = capfdbinary.readouterr().out.decode()
             with smtplib.SMTP("127.0.0.1", int(first.partition(";")[0].rpartition(":")[2]), timeout=10) as client:
@@ -64,6 +68,39 @@ def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         runpy.run_module("trio_smtp.testing", run_name="__main__", alter_sys=True)
     assert "'nowhere' is no [HOST:]PORT" in capsys.readouterr().err
+
+
+def test_it_ends_when_nobody_reads_what_it_prints() -> None:
+    with subprocess.Popen([*COMMAND, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            port = int(process.stdout.readline().decode().partition(";")[0].rpartition(":")[2])
+            process.stdout.close()
+            with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+                client.sendmail("ann@example.com", ["bob@example.com"], HELLO)
+            assert process.wait(20) == 1
+            assert process.stderr.read() == b"cannot print: Broken pipe\n"
+        finally:
+            process.kill()
+
+
+def test_output_that_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        server = _PrintingServer("127.0.0.1", 0)
+        patch.setattr("trio_smtp.testing.__main__._print", _refused)
+        server.show("one")
+        assert server.unread.is_set()
+        server.show("two")
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr("trio_smtp.testing.__main__._PrintingServer", lambda **_: server)
+            assert main(["0"]) == 1
+
+
+def _refused(text: str) -> None:
+    assert text == "one"
+    raise BrokenPipeError(32, "Broken pipe")
 
 
 def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:

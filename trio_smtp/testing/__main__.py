@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,13 +17,14 @@ _DESCRIPTION = "Take every message that is sent here, and print it. Nothing is d
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Serve and print until Ctrl-C.
+    """Serve and print until Ctrl-C, or until nobody reads what is printed.
 
     Args:
         args: The arguments; None: those of the command line.
 
     Returns:
-        The exit code: 0 after Ctrl-C, 1 where the address cannot be had.
+        The exit code: 0 after Ctrl-C, 1 where the address cannot be had or standard output does not take what is
+        printed.
     """
     parser = argparse.ArgumentParser(prog="python -m trio_smtp.testing", description=_DESCRIPTION)
     parser.add_argument(
@@ -31,9 +33,9 @@ def main(args: Sequence[str] | None = None) -> int:
     host, port = parser.parse_args(args).address
     try:
         with _PrintingServer(host=host, port=port) as server:
-            _print(f"Listening on {server.host}:{server.port}; Ctrl-C ends")
-            while True:
-                threading.Event().wait()
+            server.show(f"Listening on {server.host}:{server.port}; Ctrl-C ends")
+            server.unread.wait()
+        return 1
     except KeyboardInterrupt:
         return 0
     except OSError as exc:
@@ -42,10 +44,32 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 class _PrintingServer(MailServer):
-    """Prints messages, and keeps none."""
+    """Prints messages, and keeps none.
+
+    Attributes:
+        unread: Set when standard output has not taken a text, such as a pipe whose reader has ended.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host=host, port=port)
+        self.unread: threading.Event = threading.Event()
 
     def _store(self, message: CapturedMessage, generation: int) -> None:
-        _print(printed(message))
+        self.show(printed(message))
+
+    def show(self, text: str) -> None:
+        """Print a text, unless an earlier one was not taken."""
+        if self.unread.is_set():
+            return
+        try:
+            _print(text)
+        except OSError as exc:
+            sys.stderr.write(f"cannot print: {exc.strerror or exc}\n")
+            # What is left in the buffer would be an error once more when Python ends.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+            self.unread.set()
 
 
 def printed(message: CapturedMessage) -> str:

@@ -16,12 +16,23 @@ class Failing:
     are those of `trio_smtp.plugins.faults.Rule`: ``to``, ``sender``, ``user``, ``peer``, ``times``, ``after``,
     ``every``, ``probability``, ``seed``.
 
-    Attributes:
-        rules: The rules, in order; see `trio_smtp.plugins.faults.Rules`.
     """
 
     def __init__(self) -> None:
-        self.rules: Rules = Rules()
+        self._rules = Rules()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules, in order; see `trio_smtp.plugins.faults.Rules`.
+
+        Raises:
+            RuntimeError: This is a process that was forked from the server's, which would not see a change.
+        """
+        self._check_process()
+        return self._rules
+
+    def _check_process(self) -> None:
+        """Raises RuntimeError in a process that was forked from the server's."""
 
     def fail(
         self,

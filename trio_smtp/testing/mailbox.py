@@ -14,7 +14,7 @@ import trio
 from .captured import CapturedMessage, CapturedSession
 from .failing import Failing
 from .loops import trio_token
-from .matching import Criteria, check, matching, nothing_came, unwanted
+from .matching import Criteria, Search, check, matching, nothing_came, unwanted, what_clients_did
 
 __all__ = ["Mailbox"]
 
@@ -94,23 +94,24 @@ class Mailbox(Failing):
         """Get the message that came last.
 
         Raises:
-            AssertionError: None has come.
+            AssertionError: None has come; the text tells of the clients that have connected.
         """
         messages = self.messages
         if not messages:
-            raise AssertionError("no message has come")
+            raise AssertionError("\n".join(["no message has come", *what_clients_did(self.sessions)]))
         return messages[-1]
 
     def only(self) -> CapturedMessage:
         """Get the one message that has come.
 
         Raises:
-            AssertionError: None has come, or more than one; the text lists them.
+            AssertionError: More than one have come, and the text lists them; or none, and the text tells of the clients
+                that have connected.
         """
         messages = self.messages
         if len(messages) != 1:
-            listed = "".join(f"\n  {message!r}" for message in messages[:20])
-            raise AssertionError(f"{len(messages)} messages have come, not one{listed}")
+            lines = [f"  {message!r}" for message in messages[:20]] or what_clients_did(self.sessions)
+            raise AssertionError("\n".join([f"{len(messages)} messages have come, not one", *lines]))
         return messages[0]
 
     def clear(self) -> None:
@@ -170,9 +171,10 @@ class Mailbox(Failing):
             return matching(self.messages, criteria)
 
     async def _look(self, event: Callable[[], _Event], criteria: Criteria) -> CapturedMessage:
+        search = Search(criteria)
         while True:
             arrival = event()
-            found = matching(self.messages, criteria)
+            found = search.find(self.messages)
             if found is not None:
                 return found
             await arrival.wait()
@@ -207,10 +209,11 @@ class Mailbox(Failing):
     def _wait(self, timeout: float, criteria: Criteria) -> CapturedMessage | None:
         check(criteria)
         deadline = time.monotonic() + timeout
+        search = Search(criteria)
         while True:
             with self._changed:
                 messages = list(self._messages)
-            found = matching(messages, criteria)  # without the lock: the server goes on
+            found = search.find(messages)  # without the lock: the server goes on
             if found is not None:
                 return found
             with self._changed:

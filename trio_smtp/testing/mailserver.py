@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+import attrs
 import trio
 
 from trio_smtp import Config, SMTPServer
@@ -33,7 +34,8 @@ class MailServer(Mailbox):
     """An SMTP server on a free port of 127.0.0.1, in a thread of its own, that captures what comes.
 
     It is for tests of any program: synchronous, of asyncio, of Trio, or in another process. It works as ``with`` and as
-    ``async with`` block, or between `start` and `stop`; any thread may use it. Each server is for one block.
+    ``async with`` block, or between `start` and `stop`; any thread may use it. Each server is for one block, and starts
+    again at the same port when it was stopped by `stop`.
 
     Args:
         tls: ``"starttls"``, ``"implicit"`` (TLS from the first octet), or None. Needs the extra ``testing``.
@@ -46,7 +48,8 @@ class MailServer(Mailbox):
         rules: Failures; the methods `fail`, `delay`, `disconnect` and the others add to them.
 
     Raises:
-        ValueError: A field of Config is not allowed.
+        ValueError: An option is not allowed.
+        TypeError: An option is unknown.
         ImportError: `tls` without the extra ``testing``.
 
     Error handling: what is raised at the start comes out of entering the block, a crash of the server out of leaving
@@ -65,24 +68,30 @@ class MailServer(Mailbox):
 
     def __init__(self, *, tls: TLS = None, auth: Auth = "any", lmtp: bool = False, **config: Any) -> None:
         super().__init__()
+        self._process: int | None = None
         self._config, ca = config_for(tls, auth, lmtp=lmtp, **config)
-        app = capture_app(self._begin, self._store, self.rules, auth, ca)
-        self._server = BackgroundServer(app, self._config)
+        self._app = capture_app(self._begin, self._store, self.rules, auth, ca)
+        self._server = BackgroundServer(self._app, self._config)
         self._tls: TLS = tls
         self._login = _login(auth)
         self._place: Place | None = None
-        self._process: int | None = None
+        # `stop` was called, and `start` was not called after it.
+        self._stopped = False
 
     # The block
 
     def start(self) -> Self:
-        """Start the server; entering the block does so.
+        """Start the server; entering the block does so. A server that was stopped starts at the port that it had.
 
         Raises:
-            RuntimeError: It was started before.
+            RuntimeError: It was started before, and not stopped.
             OSError: The port cannot be had.
         """
+        if self._stopped:
+            self._config = attrs.evolve(self._config, port=self.port)
+            self._server = BackgroundServer(self._app, self._config)
         self._server.__enter__()
+        self._stopped = False
         self._process = os.getpid()
         ca_file = certificates().ca_file if self._tls is not None else None
         server = self._server
@@ -90,8 +99,12 @@ class MailServer(Mailbox):
         return self
 
     def stop(self) -> None:
-        """End the server at once, with its connections; leaving the block does so. What came can still be read."""
-        if self._process == os.getpid():
+        """End the server at once, with its connections; leaving the block does so. What came can still be read.
+
+        Its port refuses connections then, as where a mail server is down. Nothing happens when it was stopped before.
+        """
+        if self._process == os.getpid() and not self._stopped:
+            self._stopped = True
             self._server.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
@@ -118,24 +131,30 @@ class MailServer(Mailbox):
     def start_over(self) -> None:
         """Make the server as new, between two tests: rules, messages and sessions go, and connections are reset.
 
-        It returns when all connections have ended. What their clients have sent and still send is dropped. In a Trio
-        program call it by `trio.to_thread.run_sync`.
+        It returns when all connections have ended. What their clients have sent and still send is dropped. A server
+        that was stopped starts again. In a Trio program call it by `trio.to_thread.run_sync`.
 
         Raises:
-            RuntimeError: The server is not running.
+            RuntimeError: The server was not started, or its block was left.
+            OSError: The server was stopped, and another program has its port.
             BaseException: The crash of the server.
         """
         self._check()
         self._forget()
+        if self._stopped:
+            self.start()
         self._server.call_async(_reset_connections, self._server.servers[0])
         self._forget()  # sessions that began meanwhile
 
     def _check(self) -> None:
         self._where()
-        if self._process != os.getpid():
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if self._process not in (None, os.getpid()):
             raise RuntimeError(
                 "this process was forked from the one that has the mail server: only what tells where the server is "
-                "works here; ask for messages in the parent"
+                "works here; ask for messages, and add rules, in the parent"
             )
 
     # Where it is
@@ -185,7 +204,9 @@ class MailServer(Mailbox):
         """
         found = self._where().ca_file
         if found is None:
-            raise RuntimeError('the mail server has no TLS: MailServer(tls="starttls")')
+            raise RuntimeError(
+                'the mail server has no TLS: use @pytest.mark.mailserver(tls="starttls"), or MailServer(tls="starttls")'
+            )
         return found
 
     @property
@@ -244,8 +265,9 @@ def config_for(tls: TLS, auth: Auth, *, lmtp: bool = False, **config: Any) -> tu
     """The Config of a server for tests, and the certificate authority of its certificate; None without TLS."""
     if tls not in ("starttls", "implicit", None):
         raise ValueError(f'tls must be "starttls", "implicit" or None, not {tls!r}')
-    if isinstance(auth, str) and auth != "any":
+    if auth not in ("any", None) and not isinstance(auth, Mapping):
         raise ValueError(f'auth must be "any", a mapping of users to passwords, or None, not {auth!r}')
+    _check_fields(config)
     made = certificates() if tls is not None else None
     usual: dict[str, Any] = {
         "port": 0,
@@ -258,6 +280,15 @@ def config_for(tls: TLS, auth: Auth, *, lmtp: bool = False, **config: Any) -> tu
     if made is not None:
         usual |= {"ssl_context": made.server_context(), "implicit_tls": tls == "implicit"}
     return Config(**(usual | config)), made.ca if made is not None else None
+
+
+def _check_fields(config: dict[str, Any]) -> None:
+    fields = [field.name for field in attrs.fields(Config) if field.init and field.name not in ("lmtp", "unix_path")]
+    for name in config:
+        if name == "unix_path":
+            raise ValueError("unix_path is not possible: a mail server for tests listens on a TCP port")
+        if name not in fields:
+            raise TypeError(f"{name} is no option: there are tls, auth, lmtp, and of Config {', '.join(fields)}")
 
 
 def _login(auth: Auth) -> tuple[str, str] | None:

@@ -10,7 +10,18 @@ from trio_smtp.reading import Attachment
 
 from .captured import CapturedMessage, CapturedSession
 
-__all__ = ["Criteria", "TextFilter", "check", "matching", "missed", "nothing_came", "shown", "unwanted"]
+__all__ = [
+    "Criteria",
+    "Search",
+    "TextFilter",
+    "check",
+    "matching",
+    "missed",
+    "nothing_came",
+    "shown",
+    "unwanted",
+    "what_clients_did",
+]
 
 #: A text, a compiled pattern that is searched for, or a function that says yes or no.
 TextFilter = str | re.Pattern[str] | Callable[[str], bool]
@@ -48,6 +59,31 @@ def matching(messages: Iterable[CapturedMessage], criteria: Criteria) -> Capture
         if not missed(message, criteria):
             return message
     return None
+
+
+class Search:
+    """Looks again and again for a message while more come; each message is looked at once.
+
+    Args:
+        criteria: What the message must be like.
+    """
+
+    def __init__(self, criteria: Criteria) -> None:
+        self._criteria = criteria
+        self._seen = 0
+        self._last: CapturedMessage | None = None
+
+    def find(self, messages: Sequence[CapturedMessage]) -> CapturedMessage | None:
+        """The first message that matches, or None.
+
+        Args:
+            messages: The messages of the last call and later ones, or others where `clear` was called meanwhile.
+        """
+        known = 0 < self._seen <= len(messages) and messages[self._seen - 1] is self._last
+        new = messages[self._seen :] if known else messages
+        self._seen = len(messages)
+        self._last = messages[-1] if messages else None
+        return matching(new, self._criteria)
 
 
 def check(criteria: Criteria) -> None:
@@ -123,9 +159,15 @@ def nothing_came(
     if len(messages) > _MAX_LISTED:
         lines.append(f"  and {len(messages) - _MAX_LISTED} more")
     if not messages:
-        lines += [f"  a client from {_peer(each)}: {_progress(each)}" for each in sessions[-5:]]
-        lines += [] if sessions else ["  and no client has connected"]
+        lines += what_clients_did(sessions)
     return "\n".join(lines)
+
+
+def what_clients_did(sessions: Sequence[CapturedSession]) -> list[str]:
+    """Lines that say how far the last clients came, where no message has come."""
+    if not sessions:
+        return ["  and no client has connected"]
+    return [f"  a client from {_peer(each)}: {_progress(each)}" for each in sessions[-5:]]
 
 
 def unwanted(criteria: Criteria, message: CapturedMessage) -> str:

@@ -202,6 +202,12 @@ class Rules:
 
     # One method for each act
 
+    def _add(self, at: Place, act: Act, when: When) -> Rule:
+        for name in when:
+            if name not in When.__annotations__:
+                raise TypeError(f"{name} is unknown; a rule may have {', '.join(When.__annotations__)}")
+        return self.add(Rule(at=at, act=act, **when))
+
     def fail(
         self,
         at: Place,
@@ -212,51 +218,51 @@ class Rules:
         **when: Unpack[When],
     ) -> Rule:
         """Add a rule with `Fail`."""
-        return self.add(Rule(at=at, act=Fail(code, text, enhanced), **when))
+        return self._add(at, Fail(code, text, enhanced), when)
 
     def delay(self, at: Place, seconds: float, **when: Unpack[When]) -> Rule:
         """Add a rule with `Delay`."""
-        return self.add(Rule(at=at, act=Delay(seconds), **when))
+        return self._add(at, Delay(seconds), when)
 
     def disconnect(self, at: Place, *, before_reply: bool = True, **when: Unpack[When]) -> Rule:
         """Add a rule with `Disconnect`."""
-        return self.add(Rule(at=at, act=Disconnect(before_reply), **when))
+        return self._add(at, Disconnect(before_reply), when)
 
     def reset(self, at: Place, **when: Unpack[When]) -> Rule:
         """Add a rule with `Reset`."""
-        return self.add(Rule(at=at, act=Reset(), **when))
+        return self._add(at, Reset(), when)
 
     def throttle(self, at: Place, octets_per_second: float, **when: Unpack[When]) -> Rule:
         """Add a rule with `Throttle`."""
-        return self.add(Rule(at=at, act=Throttle(octets_per_second), **when))
+        return self._add(at, Throttle(octets_per_second), when)
 
     def rate_limit(self, at: Place, count: int, per: float, **when: Unpack[When]) -> Rule:
         """Add a rule with `RateLimit`."""
-        return self.add(Rule(at=at, act=RateLimit(count, per), **when))
+        return self._add(at, RateLimit(count, per), when)
 
     def greylist(self, seconds: float, **when: Unpack[When]) -> Rule:
         """Add a rule with `Greylist`, at ``rcpt``."""
-        return self.add(Rule(at="rcpt", act=Greylist(seconds), **when))
+        return self._add("rcpt", Greylist(seconds), when)
 
     def garbage(self, at: Place, **when: Unpack[When]) -> Rule:
         """Add a rule with `Garbage`."""
-        return self.add(Rule(at=at, act=Garbage(), **when))
+        return self._add(at, Garbage(), when)
 
     def truncate(self, at: Place, **when: Unpack[When]) -> Rule:
         """Add a rule with `Truncate`."""
-        return self.add(Rule(at=at, act=Truncate(), **when))
+        return self._add(at, Truncate(), when)
 
     def no_starttls(self, **when: Unpack[When]) -> Rule:
         """Add a rule with `NoStartTLS`, at ``tls``."""
-        return self.add(Rule(at="tls", act=NoStartTLS(), **when))
+        return self._add("tls", NoStartTLS(), when)
 
     def bad_certificate(self, fault: CertificateFault, **when: Unpack[When]) -> Rule:
         """Add a rule with `BadCertificate`, at ``tls``."""
-        return self.add(Rule(at="tls", act=BadCertificate(fault), **when))
+        return self._add("tls", BadCertificate(fault), when)
 
     def close_after(self, octets: int, **when: Unpack[When]) -> Rule:
         """Add a rule with `CloseAfter`, in ``body``."""
-        return self.add(Rule(at="body", act=CloseAfter(octets), **when))
+        return self._add("body", CloseAfter(octets), when)
 
 
 def _rule_of(rule: AnyRule) -> Rule:
