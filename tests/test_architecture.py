@@ -214,8 +214,8 @@ STORES = {
     "app": r"_?body\.\w+|envelope\.mail_from",
     # likewise, and an answer in a step's slot
     "connection": r"_?body\.\w+|(step|ask)\.(reply|accepted|recipients|octets|began|secret|refusal|info)",
-    # the facts of the session, and the sender of its new envelope: nothing but the dialogue writes them
-    "dialogue": r"_?session\.\w+|envelope\.mail_from",
+    # the facts of the session: nothing but the dialogue writes them
+    "dialogue": r"_?session\.\w+",
     # a worker's place, which is a row of the supervisor's own
     "server": r"place\.\w+",
     # counters, the reply that a handler may change, and what trio and ssl are told by an attribute

@@ -44,7 +44,9 @@ def test_the_asyncio_example_works_until_a_signal_comes(number: signal.Signals, 
             send(port)
         running.send_signal(number)
         out, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors) == (0, "")
+    # On a busy machine asyncio remarks on a step that took long.
+    unexpected = [line for line in errors.splitlines() if not line.startswith("Executing <")]
+    assert (running.returncode, unexpected) == (0, [])
     assert out == 20 * "alice@example.com: Hi\n"
 
 

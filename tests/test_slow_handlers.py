@@ -12,15 +12,16 @@ from trio_smtp import (
     Config,
     ConnectContext,
     DataContext,
+    MessageIncomplete,
     RcptToContext,
     Reply,
     Session,
     SMTPError,
     SMTPServer,
 )
-from trio_smtp.testing import open_client
+from trio_smtp.testing import Client, MemoryListener, open_client
 
-from .support import LARGE, mail_app, note_closes
+from .support import LARGE, mail_app, note_closes, start_data
 
 
 async def test_flush_sends_what_waits_and_gives_handlers_their_time_anew(autojump_clock: MockClock) -> None:
@@ -170,3 +171,32 @@ async def test_wait_draining(autojump_clock: MockClock) -> None:
     assert scope.cancelled_caught
     server.drain()
     await server.wait_draining()
+
+
+async def test_a_shielded_reader_ends_when_the_server_is_cancelled() -> None:
+    app = App()
+    raised: list[Exception] = []
+    reading = trio.Event()
+
+    @app.on_data
+    async def read(ctx: DataContext) -> None:
+        with trio.move_on_after(20, shield=True):
+            await ctx.stream.receive()
+            reading.set()
+            try:
+                await ctx.stream.receive()
+            except MessageIncomplete as exc:
+                raised.append(exc)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            listener = MemoryListener()
+            await nursery.start(SMTPServer(app).serve_listeners, [listener])
+            client = Client(await listener.connect())
+            await client.read_reply()
+            await client.ehlo()
+            await start_data(client)
+            await client.send_bytes(b"Subject: half a message\r\n")
+            await reading.wait()
+            nursery.cancel_scope.cancel()
+    assert len(raised) == 1

@@ -242,6 +242,10 @@ class Transfer:
                     await read()
                 except EndSession as exc:
                     end = exc
+                except BaseException:
+                    # Handlers that are shielded from this cancellation would wait for the rest of the message for ever.
+                    sink.fail(MessageIncomplete("the client did not finish it"))
+                    raise
             if reader.cause is not None:
                 end = EndSession(*last_words(reader.cause, silent=reader.silent))
             if not sink.stream.complete:

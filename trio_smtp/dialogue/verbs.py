@@ -77,10 +77,7 @@ def _mail(dialogue: Dialogue, command: Command) -> Reply | Steps[Reply]:
     size = values.get("SIZE")
     if isinstance(size, int) and config.max_message_size is not None and size > config.max_message_size:
         raise ProtocolError("Message size exceeds the limit", 552, "5.3.4", counted=False)
-    if values:
-        dialogue.session.envelope = _envelope(address, values)
-    else:
-        dialogue.session.envelope.mail_from = address  # the envelope is new since the last transaction
+    dialogue.session.envelope = _envelope(address, values)
     handlers = service.chains.get(_MAIL_FROM)
     return _SENDER_OK if handlers is None else _ask_sender(dialogue, address, handlers)
 
@@ -108,6 +105,8 @@ _ENVELOPE_FIELDS = {
 
 
 def _envelope(address: Address, values: Mapping[str, object]) -> Envelope:
+    if not values:
+        return Envelope(address)
     if "HOLDFOR" in values and "HOLDUNTIL" in values:
         raise ProtocolError("HOLDFOR and HOLDUNTIL exclude each other", 501, "5.5.4")
     fields: dict[str, Any] = {_ENVELOPE_FIELDS[key]: values[key] for key in values if key in _ENVELOPE_FIELDS}
