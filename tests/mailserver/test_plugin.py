@@ -133,6 +133,24 @@ def test_servers_of_a_process_that_was_forked(monkeypatch: pytest.MonkeyPatch) -
     server.stop()
 
 
+def test_a_server_that_cannot_be_made_as_new_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashed() -> None:
+        raise RuntimeError("the server has crashed")
+
+    servers = trio_smtp_pytest._Servers()  # noqa: SLF001
+    server = servers.get({})
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "start_over", crashed)
+        with pytest.raises(RuntimeError, match="has crashed"):
+            servers.clean(server)
+    with pytest.raises(ConnectionRefusedError):
+        send(server)
+    servers.clean(server)
+    send(server)
+    assert server.only().raw == HELLO
+    servers.stop()
+
+
 def test_a_marker_with_a_value_is_wrong(project: Project) -> None:
     out = project.run(
         """
