@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None, *, system: System | None = None
         from .send import send
 
         return reported(lambda: send(words[1:]))
+    if words[:1] == ["sendmail"]:
+        from .sendmail import sendmail
+
+        return reported(lambda: sendmail(words[1:]))
     return reported(lambda: _run(words, system))
 
 
@@ -104,11 +108,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [APP] [options]\n       {PROGRAM} inbox [options]\n"
-        f"       {PROGRAM} send URL --to ADDRESS [options]\n       {PROGRAM} passwd FILE USER [--delete]",
+        f"       {PROGRAM} send URL --to ADDRESS [options]\n       {PROGRAM} sendmail [-t] [-f ADDRESS] [ADDRESS ...]\n"
+        f"       {PROGRAM} passwd FILE USER [--delete]",
         description="An SMTP server. Without APP it stores every message in a Maildir and prints a line for each.",
         epilog="SIGTERM and SIGINT let what is under way finish; a second one stops at once. SIGHUP loads certificates"
         f" anew. {PROGRAM} inbox shows what it catches in a browser. {PROGRAM} passwd makes and edits a file of"
-        f" users and the hashes of their passwords; {PROGRAM} send sends a message and shows the dialogue.",
+        f" users and the hashes of their passwords; {PROGRAM} send sends a message and shows the dialogue;"
+        f" {PROGRAM} sendmail takes the place of sendmail in programs whose mail the inbox is to catch.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

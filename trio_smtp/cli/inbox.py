@@ -20,6 +20,7 @@ from trio_smtp.plugins.password_file import password_file
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
 from .options import Parser
 from .output import LossyWriter
+from .places import LOOPBACK, SMTP_PORT, place
 from .serving import place_of, serve_all
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["inbox"]
 
-_SMTP, _HTTP = 1025, 8025
-_HOST = "127.0.0.1"
+_HTTP = 8025
 _LOG_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-_PLACE = re.compile(r"(?:(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):)?([0-9]{1,5})", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})([kmg]?)b?", re.ASCII | re.IGNORECASE)
 _AGE = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII | re.IGNORECASE)
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -106,8 +105,14 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--smtp", type=_place, default=(_HOST, _SMTP), metavar="[HOST:]PORT", help=f"default: {_HOST}:{_SMTP}")
-    add("--http", type=_place, default=(_HOST, _HTTP), metavar="[HOST:]PORT", help=f"default: {_HOST}:{_HTTP}")
+    add(
+        "--smtp",
+        type=place,
+        default=(LOOPBACK, SMTP_PORT),
+        metavar="[HOST:]PORT",
+        help=f"default: {LOOPBACK}:{SMTP_PORT}",
+    )
+    add("--http", type=place, default=(LOOPBACK, _HTTP), metavar="[HOST:]PORT", help=f"default: {LOOPBACK}:{_HTTP}")
     add("--database", metavar="FILE", help="keep the messages there (default: a temporary file)")
     add("--max-messages", type=int, default=500, metavar="NUMBER", help="the oldest go first (default: 500)")
     add("--max-size", type=_size, default=_size("512M"), metavar="SIZE", help="of all of them (default: 512M)")
@@ -170,20 +175,13 @@ def _listen(bind: Any, host: str, port: int) -> list[socket.socket]:
 
 def _announcement(made: Inbox, sockets: Sequence[socket.socket], options: argparse.Namespace) -> str:
     host, port = sockets[0].getsockname()[:2]
-    shown = {"0.0.0.0": _HOST, "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not listened on
+    shown = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - looked up, not listened on
     url = f"http://{place_of((shown, port))}{options.webroot.rstrip('/')}/"
     kept = "in a temporary file" if made.store.temporary else f"in {made.store.path}"
     return f"Inbox on {url} (messages {kept})"
 
 
 # Options
-
-
-def _place(text: str) -> tuple[str, int]:
-    match = _PLACE.fullmatch(text)
-    if match is None or int(match[2]) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not [HOST:]PORT")
-    return (_HOST if match[1] is None else match[1].strip("[]")), int(match[2])
 
 
 def _size(text: str) -> int:
