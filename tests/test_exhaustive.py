@@ -50,5 +50,5 @@ def test_ci_leaves_them_out_in_other_surroundings_alone() -> None:
         pytest.skip("this is not the repository")
     lines = [line.strip() for line in CI.read_text(encoding="utf-8").splitlines() if "-m pytest" in line]
     assert sum('-m "not program and not exhaustive"' in line for line in lines) == 1
-    whole = 'in_venv main python -m pytest "${in_processes[@]}" --cov --cov-report= ||'
+    whole = 'in_venv main python -m pytest "${in_processes[@]}" --cov --cov-report= --cov-fail-under=0 ||'
     assert any(line.startswith(whole) for line in lines)
