@@ -27,6 +27,7 @@ const inbox = (() => {
     }
   }
 
+  // htmx leaves the title alone (page.html): a list that comes late has that of another page.
   function tellTitle() {
     const unread = Number(one("#sidebar").dataset.unread);
     const title = main().dataset.title;
