@@ -11,9 +11,12 @@ import pytest
 import trio
 import trio.testing
 
+import trio_smtp.connection.connection
 from trio_smtp import App, CloseContext, Config, DataContext, Reply, SMTPServer
 from trio_smtp.testing import Client
 
+#: The library under test is the compiled build.
+COMPILED = not str(trio_smtp.connection.connection.__file__).endswith(".py")
 #: A small message, as it is handed to a handler.
 BODY = b"Subject: test\r\n\r\nHello\r\n"
 #: More than one receive brings: such a message is streamed.

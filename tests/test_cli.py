@@ -28,6 +28,7 @@ import attrs
 import pytest
 import trio
 import trustme
+from _pytest.assertion.rewrite import AssertionRewritingHook
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -596,6 +597,10 @@ def test_version(installed: str | None, capsys: pytest.CaptureFixture[str], monk
 
 def test_python_dash_m(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["trio_smtp", "nope"])
+    # Of an installed wheel pytest rewrites all modules, because it has a plugin: its loader is none that runpy takes.
+    monkeypatch.setattr(
+        sys, "meta_path", [each for each in sys.meta_path if not isinstance(each, AssertionRewritingHook)]
+    )
     with pytest.raises(SystemExit, match="2"):
         runpy.run_module("trio_smtp", run_name="__main__")
     assert "APP must be" in capsys.readouterr().err

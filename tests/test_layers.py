@@ -10,14 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-import trio_smtp.connection.connection
 from trio_smtp import SMTPServer
 from trio_smtp.net.transport import Outbox, SocketTransport
 from trio_smtp.testing import Client
 
-from .support import mail_app, start_data
-
-COMPILED = not str(trio_smtp.connection.connection.__file__).endswith(".py")
+from .support import COMPILED, mail_app, start_data
 
 
 def layers(task: trio.lowlevel.Task) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from trio_smtp.testing.__main__ import _PrintingServer, main, printed
 from trio_smtp.testing.captured import CapturedEnvelope, CapturedMessage, CapturedSession
@@ -65,6 +66,10 @@ def test_in_this_process(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Ca
 def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["testing", "nowhere"])
     monkeypatch.delitem(sys.modules, "trio_smtp.testing.__main__")
+    # Of an installed wheel pytest rewrites all modules, because it has a plugin: its loader is none that runpy takes.
+    monkeypatch.setattr(
+        sys, "meta_path", [each for each in sys.meta_path if not isinstance(each, AssertionRewritingHook)]
+    )
     with pytest.raises(SystemExit):
         runpy.run_module("trio_smtp.testing", run_name="__main__", alter_sys=True)
     assert "'nowhere' is no [HOST:]PORT" in capsys.readouterr().err
