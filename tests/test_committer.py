@@ -588,10 +588,11 @@ async def test_a_batch_that_fails_before_its_first_step_is_tried_by_the_others(p
 
 
 def test_an_event_loop_that_fails_lets_the_batch_end(tmp_path: Path) -> None:
-    place, opened = Place(tmp_path), threading.Event()
+    place, begun, opened = Place(tmp_path), threading.Event(), threading.Event()
     first, second = place.files(), place.files()
 
     def hold(commits: Sequence[Commit]) -> None:
+        begun.set()
         assert opened.wait(30)
         commit_together(commits)
 
@@ -608,7 +609,7 @@ def test_an_event_loop_that_fails_lets_the_batch_end(tmp_path: Path) -> None:
         committer = Committer()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(committer.commit, first)
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(begun.wait)  # the second comes too late for this batch
             nursery.start_soon(commit_second, committer)
             await trio.testing.wait_all_tasks_blocked()
             trio.lowlevel.current_trio_token().run_sync_soon(fail)
