@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from trio_smtp.client import DeliveryError, Options, Password, SendResult, connect
+from trio_smtp.client import DeliveryError, ExtensionMissing, Options, Password, SendResult, connect
 
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
 from .options import Parser
@@ -42,7 +42,7 @@ def send(arguments: Sequence[str]) -> int:
     try:
         result = trio.run(_deliver, given, message, options)
     except DeliveryError as error:
-        raise CommandError(str(error), RUNTIME) from error
+        raise CommandError(_shown(error), RUNTIME) from error
     except ValueError as error:
         raise CommandError(str(error)) from error
     except ImportError as error:
@@ -149,6 +149,12 @@ def _password(given: argparse.Namespace) -> str:
         raise CommandError(f"cannot read {given.password_file}: {error}", RUNTIME) from error
     except (EOFError, KeyboardInterrupt) as error:
         raise CommandError("no password was given", RUNTIME) from error
+
+
+def _shown(error: DeliveryError) -> str:
+    if isinstance(error, ExtensionMissing) and error.extension == "STARTTLS":
+        return "the server does not offer STARTTLS: --tls none sends without it, for everybody on the way to read"
+    return str(error)
 
 
 async def _deliver(given: argparse.Namespace, message: bytes | EmailMessage, options: Options) -> SendResult:

@@ -50,7 +50,7 @@ def sendmail(arguments: Sequence[str]) -> int:
     if not recipients:
         raise CommandError("no recipient: name some, or have -t take them from the fields To, Cc and Bcc")
     try:
-        result = trio.run(_deliver, given, list(dict.fromkeys(recipients)), message)
+        result = trio.run(_deliver, given, list(dict.fromkeys(map(_with_domain, recipients))), message)
     except DeliveryError as error:
         raise CommandError(str(error), RUNTIME) from error
     except ValueError as error:
@@ -114,9 +114,14 @@ def _user() -> str:
         return "nobody"
 
 
+def _with_domain(address: str) -> str:
+    """The address as sendmail completes it: cron writes to ``root``, and means the user on this host."""
+    return f"{address}@{socket.gethostname()}" if address and "@" not in address else address
+
+
 async def _deliver(given: argparse.Namespace, recipients: Sequence[str], message: bytes) -> SendResult:
     host, port = given.smtp
-    sender = f"{_user()}@{socket.gethostname()}" if given.sender is None else given.sender.strip("<>")
+    sender = _with_domain(_user() if given.sender is None else given.sender.strip("<>"))
     watch = (lambda _, line: say(sys.stderr, line)) if given.verbose else None
     async with connect(
         f"smtp://[{host}]:{port}" if ":" in host else f"smtp://{host}:{port}", tls="none", watch=watch
