@@ -55,18 +55,9 @@ def inbox(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _check(options)
     try:
-        from trio_smtp.inbox import Inbox
         from trio_smtp.inbox.web import bind, web
 
-        with Inbox(
-            options.database,
-            max_messages=options.max_messages,
-            max_size=options.max_size,
-            max_age=options.max_age,
-            rules=options.fail,
-            relay=options.relay,
-            label=options.label,
-        ) as made:
+        with _inbox_of(options) as made:
             app, config = _smtp(made, options)
             made.smtp_address = place_of(options.smtp)
             application = made.asgi(
@@ -91,6 +82,20 @@ def inbox(arguments: Sequence[str]) -> int:
         raise CommandError(f"--fail: {error}") from error
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def _inbox_of(options: argparse.Namespace) -> Inbox:
+    from trio_smtp.inbox import Inbox
+
+    return Inbox(
+        options.database,
+        max_messages=options.max_messages,
+        max_size=options.max_size,
+        max_age=options.max_age,
+        rules=options.fail,
+        relay=options.relay,
+        label=options.label,
+    )
 
 
 def _serve(app: App, config: Config, what: str) -> int:
