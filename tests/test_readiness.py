@@ -16,6 +16,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from tests.socket_support import port_of
+from tests.support import COMPILED
 from tests.transport_support import WithCheckpoints, tcp_sockets, unix_sockets
 from trio_smtp import App, Config, DataContext, SMTPServer
 from trio_smtp.net import readiness as module
@@ -405,6 +406,7 @@ async def test_when_the_work_ends_trio_goes_on() -> None:
             assert not registered(readiness, ours)
 
 
+@pytest.mark.skipif(COMPILED, reason="a compiled class cannot be patched")
 async def test_an_error_inside_leaves_all_to_trio(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

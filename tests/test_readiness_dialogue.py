@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.golden_support import CUTS, HANDSHAKE, Streams, exchange, wire_lines
 from tests.hostile.support import run
+from tests.support import COMPILED
 from tests.test_golden import GROUPS
 from tests.transport_support import tcp_sockets
 from trio_smtp import App, CommandContext, Config, DataContext, SMTPServer
@@ -38,6 +39,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often connections had octets, and how often their tasks were woken for them; none are few."""
     monkeypatch.setattr(module, "_FEW", 0)
     counted: Counter[str] = Counter()
+    if COMPILED:  # a compiled class cannot be patched
+        return counted
     wake, reschedule = module.Readable.wake, module.Readable._reschedule  # noqa: SLF001
 
     def count_wake(self: module.Readable, events: int) -> None:
@@ -127,6 +130,7 @@ async def say(client: socket.socket, octets: bytes, *codes: bytes) -> None:
 TO_DATA = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 
 
+@pytest.mark.skipif(COMPILED, reason="nothing is counted then")
 async def test_a_message_wakes_its_task_once(calls: Counter[str]) -> None:
     taken: list[bytes] = []
     server = SMTPServer(mail_app(taken), Config(hostname="mx.example"))
@@ -146,6 +150,7 @@ async def test_a_message_wakes_its_task_once(calls: Counter[str]) -> None:
     assert taken == [b"x\r\n"] * 3
 
 
+@pytest.mark.skipif(COMPILED, reason="nothing is counted then")
 @pytest.mark.parametrize("why", ["on_command", "debug"])
 async def test_what_a_program_may_see_runs_in_the_task(
     why: str, calls: Counter[str], caplog: pytest.LogCaptureFixture
