@@ -51,7 +51,7 @@ def check(arguments: Sequence[str]) -> int:
     except trio.TooSlowError as error:
         raise CommandError(f"{url}: no answer in {given.timeout:g} seconds", RUNTIME) from error
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{url}: {error}") from error
     if not given.quiet:
         say(sys.stdout, said)
     return 0

@@ -26,9 +26,9 @@ def maildir_template(root: str | os.PathLike[str], *, create: bool = False) -> P
     Args:
         root: A path with ``{domain}`` and ``{local_part}`` in it, each escaped as `folder_part` does. A domain or a
             local part that is ``.`` or ``..``, or empty, has no Maildir. What stands before the first component with
-            a field is made when the plugin is installed.
+            a field must be there, or is made with `create`.
         create: Make the Maildir of every recipient, with its parents; otherwise a recipient who has none is refused
-            with 550 5.1.1.
+            with 550 5.1.1, and everybody with 451 4.3.0 while the directory of all is missing.
 
     Returns:
         A plugin; see `maildir`.
@@ -49,7 +49,7 @@ def maildir_template(root: str | os.PathLike[str], *, create: bool = False) -> P
     def install(app: App) -> None:
         if create:
             app.on_data(template.make_parents)
-        maildir(template.base, folder=template.folder, create=True)(app)
+        maildir(template.base, folder=template.folder, create=create)(app)
 
     return install
 
@@ -81,10 +81,15 @@ class _Template:
         if path is None or self._create:
             return path
         try:
-            there = await trio.to_thread.run_sync(is_directory, str(path / "new"))
+            return await trio.to_thread.run_sync(self._existing, path)
         except OSError as error:
             raise refusal(error) from error
-        return path if there else None
+
+    def _existing(self, path: Path) -> Path | None:
+        if is_directory(str(path / "new")):
+            return path
+        self.base.stat()  # without it nobody has a Maildir for now, and none is to be told that for good
+        return None
 
     async def make_parents(self, ctx: DataContext) -> None:
         """Make what is missing above the Maildirs of the message's recipients."""

@@ -92,7 +92,7 @@ class _Builder:
         table = self._filled(step, {*keys, *step.arguments} - {key + "_file" for key in keys}, ())
         made = self._call(step, lambda: found(table), "cannot make the App: ")
         if not isinstance(made, App):
-            raise CommandError(f"{step.where}{step.name} gives no trio_smtp.App but a {type(made).__name__}")
+            raise CommandError(f"{step.where}{step.name} gives no trio_smtp.App: it is of type {type(made).__name__}")
         return made
 
     def app_of(self, listener: Listener) -> App:
@@ -154,7 +154,7 @@ class _Builder:
         else:
             plugin = self._call(step, lambda: function(**self._values(step, arguments)), "")
         if not callable(plugin):
-            raise CommandError(f"{step.where}{step.name} gives no plugin but a {type(plugin).__name__}")
+            raise CommandError(f"{step.where}{step.name} gives no plugin: it is of type {type(plugin).__name__}")
         if not keep_out:
             self._call(step, lambda: _use(app, plugin), "")
 

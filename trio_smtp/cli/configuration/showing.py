@@ -17,8 +17,8 @@ from .signatures import Argument, arguments_of
 __all__ = ["show_configuration"]
 
 _HEAD = """\
-# Every key, with its default. Keys above the first table are for all listeners; a [[listen]] may set its own.
-# Times may be written "5m", sizes "10M", modes "0660"; KEY_file = "PATH" reads a string from a file.
+## Every key, with its default. Keys above the first table are for all listeners; a [[listen]] may set its own.
+## Times may be written "5m", sizes "10M", modes "0660"; KEY_file = "PATH" reads a string from a file.
 """
 #: What has no default, or none that can be written.
 _UNSET = '"..."'

@@ -58,6 +58,8 @@ class Argument:
     def wanted(self) -> str:
         """What a file may have for it, for people; empty when nothing can be written."""
         found = [_PLAIN[kind] for kind in self.kinds if kind in _PLAIN]
+        if self.is_path:
+            found = ["a path"]
         for kind in self.kinds:
             if _origin(kind) is typing.Literal:
                 found.append(f"one of {', '.join(map(repr, typing.get_args(kind)))}")
@@ -81,9 +83,10 @@ class Argument:
         """
         if value == "none" and type(None) in self.kinds:
             return None
-        for kind in self.kinds:
-            if _fits(value, kind):
-                return directory / str(value) if self.is_path and isinstance(value, str) else value
+        if self.is_path and isinstance(value, str):
+            return directory / value
+        if any(_fits(value, kind) for kind in self.kinds):
+            return value
         if isinstance(value, str):
             if Password in self.kinds and ":" in value:
                 user, _, password = value.partition(":")
