@@ -81,7 +81,8 @@ def _functions(package: Any, key: str) -> Iterator[str]:
 
 
 def _argument(argument: Argument, text: str) -> Iterator[str]:
-    default = _UNSET if argument.required else _toml(argument.default)
+    unset = argument.required or (argument.default is None and type(None) not in argument.kinds)
+    default = _UNSET if unset else _toml(argument.default)
     yield f"# {argument.name} = {default}"
     yield f"#   {'needed: ' if argument.required else ''}{text}"
 
