@@ -55,9 +55,6 @@ def build(configuration: Configuration, otherwise: Callable[[App], object], *, c
     Raises:
         CommandError: A plugin or a delivery cannot be had, or refuses its arguments.
     """
-    for directory in (Path.cwd(), configuration.path.parent.absolute()):
-        if str(directory) not in sys.path:
-            sys.path.insert(0, str(directory))
     builder = _Builder(configuration, otherwise, check=check)
     try:
         if configuration.app is not None:
@@ -81,7 +78,7 @@ class _Builder:
 
     def own_app(self, step: Step) -> App:
         """Import the App, or call its factory with the table."""
-        found = import_named(step.name, step.where, "app", self._secrets)
+        found = self._import(step, "app")
         if isinstance(found, App):
             if step.arguments:
                 raise CommandError(f"{step.where}{step.name} is an App, which takes no arguments: {_some(step)}")
@@ -116,6 +113,13 @@ class _Builder:
         self._check_auth(listener, app)
         return app
 
+    def _import(self, step: Step, key: str) -> object:
+        """Import what the operator names, from the working directory and the file's too."""
+        for directory in (Path.cwd(), self._directory.absolute()):
+            if str(directory) not in sys.path:
+                sys.path.insert(0, str(directory))
+        return import_named(step.name, step.where, key, self._secrets)
+
     def _check_auth(self, listener: Listener, app: App) -> None:
         if listener.config.auth_required and Phase.AUTH not in chains_of(app):
             raise CommandError(f"{listener.where}auth_required needs users = FILE, or a plugin that checks passwords")
@@ -131,7 +135,7 @@ class _Builder:
 
     def _function(self, step: Step, package: Any, key: str) -> Callable[..., object]:
         if ":" in step.name:
-            found = import_named(step.name, step.where, key, self._secrets)
+            found = self._import(step, key)
             if not callable(found):
                 raise CommandError(f"{step.where}{step.name} is no function but of type {type(found).__name__}")
             return found

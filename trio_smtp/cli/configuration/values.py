@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 __all__ = ["closest", "mode", "names_time", "seconds", "size"]
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
-_TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d|w|)", re.ASCII)
+_TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d|w|)", re.ASCII | re.IGNORECASE)
 _MODE = re.compile("(?:0o)?[0-7]+", re.ASCII)
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _TIMES = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
