@@ -9,6 +9,8 @@ import os
 import re
 import shlex
 import shutil
+import smtplib
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_smtp import App, AuthContext, Config, DataContext
+from trio_smtp.background import BackgroundServer
 from trio_smtp.cli import main
 from trio_smtp.cli.configuration import show_configuration
 from trio_smtp.cli.configuration.settings import COMMAND, PROFILES, listener_settings
@@ -97,7 +101,7 @@ def serving(name: str, listeners: int) -> Iterator[Server]:
         [sys.executable, "-P", "-m", "trio_smtp", "--config", f"{name}.toml"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SSL_CERT_FILE": "ca.pem"},
         text=True,
     )
     assert process.stdout is not None
@@ -106,7 +110,7 @@ def serving(name: str, listeners: int) -> Iterator[Server]:
         try:
             for line in process.stdout:
                 server.lines.append(line)
-                server.ports.extend(re.findall(r"Listening on 0\.0\.0\.0:(\d+)", line))
+                server.ports.extend(re.findall(r"Listening on (?:0\.0\.0\.0|127\.0\.0\.1):(\d+)", line))
                 if "Send a first message" in line:
                     break
             assert len(server.ports) == listeners, server.lines
@@ -155,6 +159,36 @@ def test_the_submission_server(
         assert run(implicit, server.ports[-1], PASSWORD="Sesame").returncode == 0
         assert run(COMMANDS[1].replace("--user alice:PASSWORD", ""), server.ports[0]).returncode == 55
     assert len(list(Path("sent/new").iterdir())) == 2
+
+
+def test_the_gateway_passes_mail_on(
+    certificate_files: CertificateFiles, ca_file: Path, server_ssl_context: ssl.SSLContext
+) -> None:
+    pytest.importorskip("trio_smtp.delivery.proxy")
+    app, taken = App(), []
+
+    @app.on_auth
+    async def check(ctx: AuthContext) -> None:
+        if (ctx.credentials.username, getattr(ctx.credentials, "password", None)) == ("me", "secret"):
+            ctx.accept("me")
+
+    @app.on_data
+    async def take(ctx: DataContext) -> None:
+        taken.append((ctx.session.user, await ctx.stream.read()))
+
+    write_files(certificate_files, ca_file)
+    provider = Config(port=0, ssl_context=server_ssl_context, auth_required=True, starttls_required=True)
+    with BackgroundServer(app, provider) as upstream:
+        text = Path("gateway.toml").read_text()
+        Path("gateway.toml").write_text(text.replace("mx.isp.example:587", f"localhost:{upstream.port}"))
+        with (
+            serving("gateway", 1) as server,
+            smtplib.SMTP("127.0.0.1", int(server.ports[0]), timeout=PATIENCE) as client,
+        ):
+            client.sendmail("alice@example.com", "bob@example.org", "Subject: hello\r\n\r\nIt works.\r\n")
+    ((user, message),) = taken
+    assert user == "me"
+    assert message.endswith(b"\r\n\r\nIt works.\r\n")
 
 
 def test_the_gateway(certificate_files: CertificateFiles, ca_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
