@@ -57,6 +57,8 @@ def forward(
     places: list[Path] = (),
     anything: list = (),
     fields: Mapping[str, str] | None = None,
+    hooks: Mapping[str, Callable[[], None]] = {},
+    calls: Iterable[Callable[[], None]] = (),
     **options: Unpack[Options],
 ):
     """Pass mail on.
@@ -299,6 +301,9 @@ def test_every_kind_of_argument(forward: list[dict[str, Any]], tmp_path: Path) -
         ("context = 'x'", "context cannot be written in a file: set it in Python"),
         ("names = [1]", r"names must be a list, not \[1\]"),
         ("fields = 1", "fields must be a table, not 1"),
+        ("fields = { a = 1 }", "fields must be a table, not "),
+        ("hooks = { a = 'x' }", "hooks cannot be written in a file"),
+        ("calls = ['x']", "calls cannot be written in a file"),
         ("size = '1.5s'", "size must be a whole number"),
         ("expire_after = '1.5s'", "expire_after must be a whole number"),
         ("keep = 1", "keep must be true or false, not 1"),

@@ -60,7 +60,7 @@ class Argument:
         found = [_PLAIN[kind] for kind in self.kinds if kind in _PLAIN]
         if self.is_path:
             found = ["a path"]
-        for kind in self.kinds:
+        for kind in filter(_writable, self.kinds):
             if _origin(kind) is typing.Literal:
                 found.append(f"one of {', '.join(map(repr, typing.get_args(kind)))}")
             elif _origin(kind) in _LISTS:
@@ -114,6 +114,17 @@ def _origin(kind: Any) -> Any:
     return typing.get_origin(kind) or kind
 
 
+def _writable(kind: Any) -> bool:
+    """Whether a file can have a value of this type: no function, and no list of them."""
+    origin = _origin(kind)
+    if origin in _LISTS or origin in (dict, Mapping):
+        items = [each for each in typing.get_args(kind) if each is not Ellipsis]
+        items = items[1:] if origin in (dict, Mapping) else items
+        members = [member for each in items for member in _members(each)]
+        return not members or Path in members or any(map(_writable, members))
+    return origin is typing.Literal or kind in _PLAIN or kind in _ANYTHING
+
+
 def _fits(value: object, kind: Any) -> bool:
     origin = _origin(kind)
     if origin is typing.Literal:
@@ -122,7 +133,7 @@ def _fits(value: object, kind: Any) -> bool:
         items = [each for each in typing.get_args(kind) if each is not Ellipsis]
         return isinstance(value, list) and all(_item_fits(each, items) for each in value)
     if origin in (dict, Mapping):
-        return isinstance(value, dict)
+        return isinstance(value, dict) and all(_item_fits(each, typing.get_args(kind)[1:]) for each in value.values())
     if kind in (bool, int, float):
         wanted = (int, float) if kind is float else kind
         return isinstance(value, wanted) and isinstance(value, bool) is (kind is bool)
