@@ -54,9 +54,9 @@ def public_modules() -> list[str]:
 def said_of(name: str) -> str:
     """The ``#:`` comment of a constant or a type, in the file that has it."""
     module, _, last = name.rpartition(".")
-    found = importlib.import_module(module)
-    package = Path(str(found.__file__)).parent
-    files = [Path(str(found.__file__)), *sorted(package.rglob("*.py"))]
+    own = module.rpartition(".")[2]
+    package = Path(str(importlib.import_module(module).__file__)).parent
+    files = sorted(package.rglob("*.py"), key=lambda file: file.stem != own)
     for file in files:
         if match := re.search(
             rf"((?:^#: .*\n)+)(?:\w+, )*{last}\b[^\n]*=", file.read_text(encoding="utf-8"), re.MULTILINE
