@@ -9,6 +9,7 @@ docs/conf.py writes them into docs/site/ before Sphinx reads the pages; nothing 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
@@ -28,7 +29,23 @@ SITE = DOCS / "site"
 #: The floors that programs do not import from: what they offer is what trio_smtp itself offers.
 INTERNAL = frozenset(("app", "cli", "connection", "dialogue", "net", "server"))
 #: Packages whose modules are public as well, each with names of its own.
-OPEN = frozenset(("delivery", "plugins", "protocol"))
+OPEN = frozenset(("delivery", "plugins"))
+#: What programs may use of trio_smtp.protocol.
+PROTOCOL = (
+    "addresses",
+    "commands",
+    "credentials",
+    "errors",
+    "framing",
+    "machine",
+    "parameters",
+    "proxy",
+    "replies",
+    "sasl",
+    "scram",
+    "values",
+    "xclient",
+)
 
 #: Files at the root that are pages of the site, in the order of the navigation.
 ROOT_PAGES = ("CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md")
@@ -45,6 +62,8 @@ def public_modules() -> list[str]:
             continue
         name = f"trio_smtp.{module.name}"
         found.append(name)
+        if module.name == "protocol":
+            found += [f"{name}.{each}" for each in PROTOCOL]
         if module.name in OPEN:
             inner = pkgutil.iter_modules(importlib.import_module(name).__path__)
             found += [f"{name}.{each.name}" for each in inner if not each.name.startswith("_")]
@@ -98,7 +117,8 @@ class Reference:
         if inspect.isclass(thing):
             yield f".. auto{'exception' if issubclass(thing, BaseException) else 'class'}:: {name}"
             yield "   :members:"
-            yield "   :show-inheritance:"
+            if any(base is not object and not base.__name__.startswith("_") for base in thing.__bases__):
+                yield "   :show-inheritance:"
         elif inspect.isroutine(thing):
             yield f".. autofunction:: {name}"
         else:
@@ -108,10 +128,13 @@ class Reference:
 # Files of the repository as pages
 
 
-def titled(text: str, name: str) -> str:
-    """The first line of a program's docstring, without its full stop."""
-    found = re.match(r'(?:#!.*\n)?r?"""(.+)', text)
-    return (found[1] if found else name).rstrip('".')
+def about(paths: list[Path]) -> str:
+    """What a program, or the first of a folder that is no test, says of itself, without the full stop at its end."""
+    programs = [path for path in paths if path.suffix == ".py"]
+    first = next((path for path in programs if not path.name.startswith(("conftest", "test_"))), programs[0])
+    return (
+        (ast.get_docstring(ast.parse(first.read_text(encoding="utf-8"))) or first.stem).partition("\n")[0].rstrip(".")
+    )
 
 
 def example_files() -> list[Path]:
@@ -126,15 +149,15 @@ def example_pages() -> Iterator[tuple[str, str]]:
     for path in example_files():
         pages.setdefault(path.relative_to(ROOT / "examples").parts[0].removesuffix(".py"), []).append(path)
     for name, paths in pages.items():
-        first = paths[0].read_text(encoding="utf-8")
-        lines = [f"# {name}", "", f"{titled(first, name)}." if len(paths) == 1 else "", ""]
+        lines = [f"# {name}", "", f"{about(paths)}.", ""]
         for path in paths:
             where = path.relative_to(ROOT).as_posix()
             language = "python" if path.suffix == ".py" else "text"
             lines += [f"`{where}`", "", f"````{language}", path.read_text(encoding="utf-8").rstrip(), "````", ""]
         yield f"examples/{name}.md", "\n".join(lines)
     names = "\n".join(f"{name} <{name}>" for name in sorted(pages))
-    yield "examples/index.md", f"# Examples\n\nA small program for each thing.\n\n```{{toctree}}\n{names}\n```\n"
+    listed = "".join(f"* [{name}]({name}.md): {about(pages[name])}.\n" for name in sorted(pages))
+    yield "examples/index.md", f"# Examples\n\n{listed}\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
 
 
 def place_on_site(target: Path) -> str | None:
