@@ -65,6 +65,11 @@ def show_bases(_: Sphinx, __: str, ___: object, ____: object, bases: list[type])
     bases[:] = shown or [object]
 
 
+def show_tables(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]) -> None:
+    """Tables of docstrings are Markdown's: help() and editors show them as they are."""
+    lines[:] = site_pages.with_tables(lines)
+
+
 def read(_: Sphinx, docname: str, source: list[str]) -> None:
     """Have links lead to pages of the site, and add the contents to the first page."""
     page = site_pages.DOCS / f"{docname}.md"
@@ -87,5 +92,6 @@ def setup(app: Sphinx) -> None:
     """Sphinx calls it before it looks for pages."""
     site_pages.write()
     app.connect("autodoc-process-bases", show_bases)
+    app.connect("autodoc-process-docstring", show_tables, priority=100)
     app.connect("source-read", read)
     app.connect("build-finished", finish)

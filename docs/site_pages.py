@@ -125,6 +125,28 @@ class Reference:
             yield from (f".. py:data:: {name}", "", f"   {said_of(name)}")
 
 
+def with_tables(lines: list[str]) -> list[str]:
+    """A docstring whose tables, written as Markdown, are reStructuredText's."""
+    made: list[str] = []
+    rows: list[list[str]] = []
+    for line in [*lines, ""]:
+        if re.fullmatch(r"\s*\|.*\|\s*", line):
+            rows.append([cell.strip() for cell in line.strip()[1:-1].split("|")])
+            continue
+        if rows:
+            indent = " " * (len(made[-1]) - len(made[-1].lstrip())) if made else ""
+            made += ["", f"{indent}.. list-table::", f"{indent}   :header-rows: 1", ""]
+            for row in rows:
+                if any(cell.strip("-: ") for cell in row):
+                    made += [
+                        f"{indent}   {mark} - {cell}" for mark, cell in zip("*" + " " * len(row), row, strict=False)
+                    ]
+            made.append("")
+            rows = []
+        made.append(line)
+    return made[:-1]
+
+
 # Files of the repository as pages
 
 

@@ -72,6 +72,13 @@ def test_every_constant_and_type_is_explained() -> None:
     assert re.findall(r"^\.\. py:data:: ([\w.]+)\n\n *$", pages, re.MULTILINE) == []
 
 
+def test_a_table_of_a_docstring_is_one_of_the_site() -> None:
+    made = SITE["with_tables"](["What:", "", "| a | b |", "|---|---|", "| 1 | |", "End."])
+    head = [".. list-table::", "   :header-rows: 1", ""]
+    assert made == ["What:", "", "", *head, "   * - a", "     - b", "   * - 1", "     - ", "", "End."]
+    assert SITE["with_tables"](["No | table", ""]) == ["No | table", ""]
+
+
 # The navigation, the examples, the links
 
 
