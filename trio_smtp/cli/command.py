@@ -21,6 +21,7 @@ from trio_smtp.net.steady_log import SteadyHandler
 from trio_smtp.server.processes import System
 
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of, reported
+from .measuring import measuring
 from .options import Parser, add_options, make_configs, make_workers
 from .output import LossyWriter, open_standard_streams, say
 from .serving import serve_all, show, supervise
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, *, system: System | None = None
 def _run(words: list[str], system: System | None) -> int:
     given = vars(make_parser().parse_args(words))
     name, directory, file = (given.pop(option, None) for option in ("app", "maildir", "config"))
-    verbose, workers = given.pop("verbose"), given.pop("workers", None)
+    verbose, workers, metrics = given.pop("verbose"), given.pop("workers", None), given.pop("metrics", None)
     if name is not None and directory is not None:
         raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
     configs = make_configs(given, file)
@@ -84,9 +85,10 @@ def _run(words: list[str], system: System | None) -> int:
     # Ignored around the run: a SIGHUP that arrives after serving has ended would otherwise kill the process.
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        if workers > 1:
-            return supervise(app, configs, what, workers, system=system)
-        return trio.run(serve_all, app, configs, what)
+        with measuring([app], metrics):
+            if workers > 1:
+                return supervise(app, configs, what, workers, system=system)
+            return trio.run(serve_all, app, configs, what)
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -127,6 +129,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config", metavar="FILE", help="TOML with a [[listen]] table for each listener, in place of the options below"
+    )
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="where /metrics, /livez and /readyz are to be had (default: nowhere)"
     )
     add_options(parser)
     return parser

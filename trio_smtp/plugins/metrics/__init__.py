@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .plugin import Metrics, metrics, reachable
+from .plugin import CannotListen, Metrics, metrics, reachable
 from .process import Check
 
-__all__ = ["Check", "Metrics", "metrics", "reachable"]
+__all__ = ["CannotListen", "Check", "Metrics", "metrics", "reachable"]

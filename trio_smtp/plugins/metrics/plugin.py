@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,7 +17,7 @@ from .gathering import Gathered, Gatherer
 from .http import Page, serve_http
 from .process import Check, Process
 
-__all__ = ["Metrics", "metrics", "reachable"]
+__all__ = ["CannotListen", "Metrics", "metrics", "reachable"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -64,6 +65,10 @@ def reachable(host: str, port: int) -> Check:
         await trio.aclose_forcefully(stream)
 
     return check
+
+
+class CannotListen(OSError):
+    """The address that the pages are to be had at cannot be had; nothing is served."""
 
 
 class Metrics:
@@ -123,7 +128,12 @@ class Metrics:
         try:
             sock = _bound(host, port)
         except OSError as error:
-            raise OSError(error.errno, f"metrics cannot listen on {_shown(host, port)}: {error.strerror}") from error
+            why = (
+                error.strerror
+                if isinstance(error, socket.gaierror) or error.errno is None
+                else os.strerror(error.errno)
+            )
+            raise CannotListen(error.errno, f"metrics cannot listen on {_shown(host, port)}: {why}") from error
         self.address = host, port = sock.getsockname()[:2]
         logger.info("metrics on http://%s/metrics", _shown(host, port))
         return sock
