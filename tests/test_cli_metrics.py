@@ -59,7 +59,8 @@ def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str], monkeypatch: py
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert main(["--port", "0", "--host", "127.0.0.1", "--metrics", "nobody.invalid:1"]) == 1
-    assert "--metrics: metrics cannot listen on nobody.invalid:1: Name or service not known\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--metrics: metrics cannot listen on nobody.invalid:1: Name or service not known\n" in said
 
 
 @pytest.mark.usefixtures("here")
