@@ -48,7 +48,7 @@ def test_every_key_with_its_default_and_its_help() -> None:
     found = {cells[0].strip("`"): cells[1:] for cells in rows(PAGE.partition("## Every key")[2])}
     printed = show_configuration().partition("## plugins")[0]
     keys = re.findall(r"^# (\w+) = .*\n#   (.*)", printed, re.MULTILINE)
-    assert list(found) == ["workers", "verbose", "log_format", "app", *(key for key, _ in keys[4:])]
+    assert list(found) == ["workers", "verbose", "log_format", "metrics", "app", *(key for key, _ in keys[5:])]
     assert {key for key, _ in keys} == set(found)
     for each in (*COMMAND, *listener_settings().values()):
         default, text = found[each.name]

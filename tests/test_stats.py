@@ -84,6 +84,7 @@ async def test_stats_of_authentication(server_ssl_context: ssl.SSLContext, clien
 async def test_stats_name_everything() -> None:
     app, _ = mail_app()
     fields = attrs.asdict(SMTPServer(app).stats)
-    assert fields.pop("replies") == {}
+    assert not any(fields.pop("_answers").values())
+    assert fields.pop("measures") is None
     assert set(fields.values()) == {0}
     assert len(fields) == 11

@@ -8,6 +8,7 @@ from .app.application import Filter as Filter
 from .app.application import Handler as Handler
 from .app.application import Middleware as Middleware
 from .app.application import Plugin as Plugin
+from .app.companion import Companion as Companion
 from .app.config import Config as Config
 from .app.contexts import AuthContext as AuthContext
 from .app.contexts import ConnectContext as ConnectContext
@@ -18,6 +19,7 @@ from .app.contexts import RcptToContext as RcptToContext
 from .app.contexts import SecureContext as SecureContext
 from .app.contexts import VerifyContext as VerifyContext
 from .app.data_context import DataContext as DataContext
+from .app.delivering import DeliveryWatcher as DeliveryWatcher
 from .app.extension import CommandHandler as CommandHandler
 from .app.extension import Extension as Extension
 from .app.fields import HeaderField as HeaderField
@@ -27,6 +29,8 @@ from .app.hooks import CommandContext as CommandContext
 from .app.hooks import ReplyContext as ReplyContext
 from .app.hooks import TransactionEndContext as TransactionEndContext
 from .app.hooks import TransactionEndReason as TransactionEndReason
+from .app.measures import Histogram as Histogram
+from .app.measures import Measures as Measures
 from .app.message import MessageIncomplete as MessageIncomplete
 from .app.message import MessageMalformed as MessageMalformed
 from .app.message import MessageStream as MessageStream
@@ -86,6 +90,7 @@ __all__ = [
     "CloseReason",
     "CommandContext",
     "CommandHandler",
+    "Companion",
     "Config",
     "ConnectContext",
     "CramMD5Credentials",
@@ -95,6 +100,7 @@ __all__ = [
     "DataContext",
     "DataStartContext",
     "DeliverBy",
+    "DeliveryWatcher",
     "Envelope",
     "Exchange",
     "Extension",
@@ -103,7 +109,9 @@ __all__ = [
     "Handler",
     "HeaderField",
     "HeloContext",
+    "Histogram",
     "MailFromContext",
+    "Measures",
     "Mechanism",
     "MessageIncomplete",
     "MessageMalformed",

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .base import BaseApp
 from .chains import CallNext, Chain, Filter, Middleware, Registered, compile_chain, logging_failures
+from .companion import Companion
 from .contexts import (
     AuthContext,
     ConnectContext,
@@ -27,6 +28,7 @@ from .contexts import (
     VerifyContext,
 )
 from .data_context import DataContext
+from .delivering import DeliveryWatcher
 from .extension import Extension, clash
 from .hooks import CloseContext, CommandContext, ReplyContext, TransactionEndContext
 from .lifespan import Lifespan, Lifespans
@@ -110,6 +112,8 @@ class App(BaseApp):
     Attributes:
         state: A namespace for what handlers share.
         extensions: What `extend` has added, in order. The server reads them.
+        companions: What `accompany` has registered. A supervisor reads them.
+        measured: Whether `measure` was called. The server reads it.
     """
 
     def __init__(self) -> None:
@@ -120,6 +124,8 @@ class App(BaseApp):
         self.extensions: list[Extension] = []
         self._lifespans = Lifespans(self)
         self._offers_auth = False
+        self.companions: list[Companion] = []
+        self.measured = False
 
     def lifespan(self, function: _Lifespan) -> _Lifespan:
         """Register what lives as long as the App is served: a database, a client of another service, background tasks.
@@ -148,10 +154,43 @@ class App(BaseApp):
             ...     async with open_database() as running.app.state.database:
             ...         yield
         """
-        if self._chains is not None:
-            raise RuntimeError("lifespan: register lifespans before serving begins")
+        self._check_open("lifespan: register lifespans")
         self._lifespans.add(function)
         return function
+
+    def measure(self) -> None:
+        """Have servers of this App count in detail: `Stats.measures`.
+
+        Raises:
+            RuntimeError: Serving has begun.
+        """
+        self._check_open("measure: call it")
+        self.measured = True
+
+    def watch_deliveries(self, watcher: DeliveryWatcher) -> None:
+        """Register what sees each delivery that says so; see `DataContext.delivering`.
+
+        Args:
+            watcher: Called with the session and the target's name. It returns a context manager, in which the delivery
+                is done; its ``__exit__`` gets what the delivery raises. Neither may raise anything of its own.
+
+        Raises:
+            RuntimeError: Serving has begun.
+        """
+        self._check_open("watch_deliveries: register watchers")
+        self.delivery_watchers.append(watcher)
+
+    def accompany(self, companion: Companion) -> None:
+        """Register what runs in a process of its own where several workers serve; see `serve_workers`.
+
+        Args:
+            companion: Runs once for all Apps that register the same object.
+
+        Raises:
+            RuntimeError: Serving has begun.
+        """
+        self._check_open("accompany: register companions")
+        self.companions.append(companion)
 
     def running(self, *, timeout: float = 30) -> AbstractAsyncContextManager[Running]:
         """Enter the lifespans around several `SMTPServer` objects; ends registration.
@@ -280,13 +319,16 @@ class App(BaseApp):
             ValueError: Its keyword, or one of its parameters or verbs, is there already.
             RuntimeError: Serving has begun.
         """
-        if self._chains is not None:
-            raise RuntimeError("extend: add extensions before serving begins")
+        self._check_open("extend: add extensions")
         for other in self.extensions:
             if clash(extension, other):
                 raise ValueError(f"extend: {extension.keyword}, or a parameter or verb of it, is there already")
         self.extensions.append(extension)
         return self
+
+    def _check_open(self, what: str) -> None:
+        if self._chains is not None:
+            raise RuntimeError(f"{what} before serving begins")
 
     def _freeze(self) -> Chains:
         if self._chains is None:
@@ -300,8 +342,7 @@ class App(BaseApp):
         return self._chains
 
     def _register(self, phase: Phase, handler: C) -> C:
-        if self._chains is not None:
-            raise RuntimeError(f"{phase.value}: register handlers before serving begins")
+        self._check_open(f"{phase.value}: register handlers")
         self._handlers[phase].append((handler, _is_middleware(phase, handler)))  # type: ignore[arg-type]
         return handler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -14,6 +15,7 @@ from trio_smtp.protocol.replies import Reply
 from .body import Body
 from .config import Config
 from .contexts import Context
+from .delivering import watched
 from .message import MessageStream
 from .session import Envelope
 
@@ -54,6 +56,24 @@ class DataContext(Context):
 
     async def flush(self) -> None:
         """Do nothing: the replies to all that came before the message were sent when it began."""
+
+    def delivering(self, target: str) -> AbstractContextManager[None]:
+        """What handing the message to a target is done in, so that metrics and traces have it.
+
+        Args:
+            target: Names the kind of target, such as ``"maildir"``: never an address or another text of a client's.
+
+        Returns:
+            A context manager. What is raised inside comes out: an `SMTPError` says that the target refuses the message.
+
+        Raises:
+            ValueError: The name has other characters than a-z, 0-9 and _, or more than 32.
+
+        Example:
+            >>> with ctx.delivering("database"):
+            ...     await store(await ctx.stream.read())
+        """
+        return watched(self.app.delivery_watchers, self.session, target)
 
     def reject_recipient(
         self, recipient: Address, message: str | Iterable[str], code: int = 550, *, enhanced: str | None = None

@@ -53,6 +53,11 @@ class Server(Protocol):
         """Stop accepting, and let transactions in flight end."""
         ...
 
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` has been called."""
+        ...
+
     async def wait_draining(self) -> None:
         """Wait until `drain` has been called."""
         ...

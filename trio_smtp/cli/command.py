@@ -26,6 +26,7 @@ from .configuration.settings import COMMAND
 from .configuration.values import closest
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of, reported
 from .logs import set_up_logging, show
+from .measuring import measuring
 from .options import Parser, add_command_options, add_listener_options, make_single_config, refuse_beside_file
 from .output import open_standard_streams, say
 from .serving import serve_all, supervise
@@ -83,7 +84,8 @@ def _run(words: list[str], system: System | None) -> int:
     if check:
         show(f"{file or 'The command line'} is right: {len(pairs)} {'listener' if len(pairs) == 1 else 'listeners'}")
         return 0
-    return _serve(pairs, what, workers, system)
+    with measuring((app for app, _ in pairs), said.get("metrics")):
+        return _serve(pairs, what, workers, system)
 
 
 def _serve(pairs: Pairs, what: str, workers: int, system: System | None) -> int:

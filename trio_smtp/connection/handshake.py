@@ -76,9 +76,13 @@ async def shake_hands(wire: Wire, tls: TLS, clock: Clock, dialogue: Dialogue, ac
     # With TLS 1.3 the client spoke last, and its next octets are a command.
     wire.acknowledge()
     clock.await_client()
-    service.stats.tls_handshakes += 1
+    info = _describe(stream)
+    stats = service.stats
+    stats.tls_handshakes += 1
+    if stats.measures is not None:
+        stats.measures.tls_versions[str(info.version)] += 1
     wire.replace(stream)
-    return _describe(stream)
+    return info
 
 
 def _log_failure(dialogue: Dialogue, handshake: Handshake, *, at_once: bool) -> None:

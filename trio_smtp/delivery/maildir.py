@@ -311,7 +311,8 @@ class _Maildirs:
             for recipient in recipients:
                 for folder in await self._folders_of(recipient, ctx):
                     folders.setdefault(folder, []).append(recipient)
-        await self._storing.store(ctx, folders)
+        with ctx.delivering("maildir"):
+            await self._storing.store(ctx, folders)
 
     async def _folders_of(self, recipient: Address, ctx: RcptToContext | DataContext) -> Sequence[str]:
         """The folders of a recipient; one who has none is refused."""

@@ -79,7 +79,10 @@ def _decide(dialogue: Dialogue, mechanism: Mechanism, initial: str) -> Steps[Rep
         why = _as_json(oauth_challenge_of(context)) if mechanism.oauth else None
         return (yield from _refused(dialogue, mechanism, reply, why))
     dialogue.logged_in(context.user)
-    dialogue.service.stats.auth_successes += 1
+    stats = dialogue.service.stats
+    stats.auth_successes += 1
+    if stats.measures is not None:
+        stats.measures.auth[mechanism.name, "accepted"] += 1
     return reply
 
 
@@ -132,7 +135,10 @@ def _as_refusal(reply: Reply) -> Reply:
 
 def _refused(dialogue: Dialogue, mechanism: Mechanism, reply: Reply, why: bytes | None = None) -> Steps[Reply]:
     """A refusal costs the client time, and in the end the connection."""
-    dialogue.service.stats.auth_failures += 1
+    stats = dialogue.service.stats
+    stats.auth_failures += 1
+    if stats.measures is not None:
+        stats.measures.auth[mechanism.name, "refused"] += 1
     reply = _as_refusal(reply)
     if reply.code == 454:
         return reply
@@ -209,7 +215,7 @@ def _advance(dialogue: Dialogue, exchange: Exchange, response: bytes | ScramSecr
 
 def _challenge(dialogue: Dialogue, challenge: bytes) -> Steps[bytes]:
     """Send a challenge; returns the client's line as it came."""
-    dialogue.say(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()))
+    dialogue.say(Reply(334, binascii.b2a_base64(challenge, newline=False).decode()), Verb.AUTH)
     return (yield from dialogue.next_line())
 
 

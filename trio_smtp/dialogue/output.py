@@ -63,7 +63,7 @@ class Output:
                 message.
         """
         code = reply.code
-        self._stats.replies[code] += 1
+        self._stats.count_reply(verb, code)
         enhanced = enhanced and code != 334
         if code >= 400:
             status = (reply.enhanced or default_enhanced(code)) if enhanced else None

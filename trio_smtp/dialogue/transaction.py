@@ -79,6 +79,8 @@ def _conclude(dialogue: Dialogue, step: Message | Chunk) -> None:
         dialogue.budget.accept_message(dialogue.now())
     else:
         stats.messages_refused += 1
+    if stats.measures is not None:
+        stats.measures.note_message(step.octets if accepted else 0, dialogue.now() - step.began)
     dialogue.log.message(session.envelope, step.octets, step.began, replies)
     dialogue.end_transaction()
 
@@ -133,7 +135,7 @@ def _take_chunk(dialogue: Dialogue, command: Command) -> Steps[None]:
     refusal = step.reply
     if refusal is None:
         chunks.take(command.size)
-        dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"))
+        dialogue.say(Reply(250, f"{command.size} octets received", "2.0.0"), _BDAT)
         return
     if command.last:
         _conclude(dialogue, step)

@@ -33,6 +33,7 @@ from trio_smtp.net.unix import UnixFile, open_unix_listener
 from trio_smtp.protocol.errors import Aborted
 from trio_smtp.protocol.networks import canonical
 from trio_smtp.protocol.replies import Reply
+from trio_smtp.protocol.verbs import Verb
 
 __all__ = ["SMTPServer", "close_listeners", "open_listeners"]
 
@@ -90,6 +91,11 @@ class SMTPServer:
                 if isinstance(name, tuple):
                     return int(name[1])
         return None
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` has been called."""
+        return self._drain_begun.is_set()
 
     @property
     def sessions(self) -> list[Session]:
@@ -150,11 +156,10 @@ class SMTPServer:
         Raises:
             OSError: The address cannot be had.
         """
-        config = self.config
-        port = config.port if port is None else port
-        host = config.host if host is None else host
+        port = self.config.port if port is None else port
+        host = self.config.host if host is None else host
         try:
-            return await trio.open_tcp_listeners(port, host=host, backlog=config.backlog)
+            return await trio.open_tcp_listeners(port, host=host, backlog=self.config.backlog)
         except OSError as exc:
             exc.add_note(f"it was to listen on {host=}, {port=}")
             raise
@@ -190,12 +195,11 @@ class SMTPServer:
             OSError: The path cannot be had.
             ValueError: There is no path.
         """
-        config = self.config
-        path = config.unix_path if path is None else path
+        path = self.config.unix_path if path is None else path
         if path is None:
             raise ValueError("path: neither given nor in the Config (unix_path)")
-        mode = config.unix_mode if mode is None else mode
-        listener, file = open_unix_listener(path, mode=mode, backlog=config.backlog)
+        mode = self.config.unix_mode if mode is None else mode
+        listener, file = open_unix_listener(path, mode=mode, backlog=self.config.backlog)
         self._socket_files[listener] = file
         return listener
 
@@ -347,8 +351,7 @@ class SMTPServer:
 
     def _new_connection(self, stream: trio.abc.Stream, session: Session, place: Place) -> Connection:
         """Count a connection from here on: the task that serves it begins later, and a limit must hold now."""
-        connection = Connection(self._service, self._tls, stream, session, place)
-        self._connections[connection] = place
+        self._connections[connection := Connection(self._service, self._tls, stream, session, place)] = place
         self.stats.connections_accepted += 1
         self.stats.connections_open += 1
         if self._drain_begun.is_set():
@@ -365,7 +368,7 @@ class SMTPServer:
         try:
             # On an implicit-TLS port nothing can be said without a handshake.
             if refusal is not None and not (self.config.implicit_tls or isinstance(stream, trio.SSLStream)):
-                self.stats.replies[refusal.code] += 1
+                self.stats.count_reply(Verb.GREETING, refusal.code)
                 with trio.move_on_after(_REFUSAL_LIMIT) as limit:
                     await stream.send_all(refusal.encode())
                     limit.deadline = trio.current_time() + LINGER_SECONDS

@@ -9,6 +9,8 @@ processes of a group: a worker could not tell a second signal from its own copy 
 
 The supervisor keeps the listening sockets open: a connection that waits to be accepted when a worker dies is accepted
 by the worker that takes its place.
+
+The companions of the Apps (`App.accompany`) have places as workers have. They are ended after the last worker.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from typing import NoReturn
 import attrs
 import trio
 
+from trio_smtp.app.companion import Companion
 from trio_smtp.protocol.values import ShowsFields
 
+from .companions import accompany
 from .processes import System
 from .server import SMTPServer
 from .shared_sockets import Listening
@@ -51,9 +55,11 @@ _MARGIN = 70.0
 
 @attrs.define(eq=False, repr=False)
 class _Place(ShowsFields):
-    """The place of a worker, which a process holds or will hold."""
+    """The place of a worker or a companion, which a process holds or will hold."""
 
     number: int
+    #: None: a worker's place.
+    companion: Companion | None = None
     pid: int | None = None
     #: The supervisor's end of the socket pair; None while there is no process.
     orders: socket.socket | None = None
@@ -61,6 +67,11 @@ class _Place(ShowsFields):
     #: When the next process starts, and the delay before that.
     due: float = 0.0
     delay: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"worker {self.number}" if self.companion is None else self.companion.name
 
 
 class Supervisor:
@@ -97,7 +108,9 @@ class Supervisor:
         self._reloaded = False
         self._work = work
         self._system = system or System(hangups=reload is not None)
-        self._places = [_Place(number) for number in range(workers)]
+        self._companions = list(dict.fromkeys(found for each in listening for found in each.server.app.companions))
+        self._workers = [_Place(number) for number in range(workers)]
+        self._places = [*self._workers, *(_Place(workers + n, each) for n, each in enumerate(self._companions))]
         configs = [each.server.config for each in listening]
         # When everything is cancelled, workers still have this: lifespans are left behind a shield.
         self._least_patience = max(config.lifespan_timeout for config in configs) + _MARGIN
@@ -110,17 +123,20 @@ class Supervisor:
     @property
     def workers(self) -> int:
         """How many workers run."""
-        return len(self._places)
+        return len(self._workers)
 
     def run(self) -> int:
         """Run the workers until signals end them; returns the exit code (see `serve_workers`)."""
         try:
             with self._system:
+                for companion in self._companions:
+                    companion.open()
                 self._started()
                 while self._deadline is None or any(place.pid is not None for place in self._places):
                     self._start_workers()
                     self._obey(self._system.wait(self._idle_seconds()))
                     self._bury()
+                    self._end_companions()
                     self._enforce_the_end()
         finally:
             for place in self._places:
@@ -128,6 +144,8 @@ class Supervisor:
                     place.orders.close()
             for each in self.listening:
                 each.close()
+            for companion in self._companions:
+                companion.close()
         return self._status
 
     def _idle_seconds(self) -> float | None:
@@ -145,25 +163,30 @@ class Supervisor:
                 continue  # it has ended the wait, and the dead are looked for after that
             if number not in (signal.SIGTERM, signal.SIGINT):
                 self._reloaded = True
-                self._order(RELOAD)
+                self._order(RELOAD, self._workers)
                 continue
             self._ends += 1
             if self._ends == 1:
                 self._draining()
                 for each in self.listening:
                     each.close()
-                self._order(DRAIN)
+                self._order(DRAIN, self._places)
                 self._deadline = self._system.now() + self._patience
             else:
                 self._status = 128 + number
-                self._order(STOP)
+                self._order(STOP, self._places)
                 self._deadline = self._system.now() + (self._least_patience if self._ends == 2 else 0)
 
-    def _order(self, order: bytes) -> None:
-        for place in self._places:
+    def _order(self, order: bytes, places: Iterable[_Place]) -> None:
+        for place in places:
             if place.orders is not None:
                 with suppress(OSError):  # the worker just died, or reads no orders: then its deadline ends it
                     place.orders.send(order)
+
+    def _end_companions(self) -> None:
+        """End them when the last worker has ended."""
+        if self._deadline is not None and all(place.pid is None for place in self._workers):
+            self._order(STOP, (place for place in self._places if place.companion is not None))
 
     def _enforce_the_end(self) -> None:
         if self._deadline is None or self._system.now() < self._deadline:
@@ -171,7 +194,7 @@ class Supervisor:
         self._deadline = math.inf
         for place in self._places:
             if place.pid is not None:
-                logger.error("worker %d does not end: killing process %d", place.number, place.pid)
+                logger.error("%s does not end: killing process %d", place.name, place.pid)
                 self._system.kill(place.pid)
 
     def _bury(self) -> None:
@@ -183,7 +206,7 @@ class Supervisor:
             assert place.orders is not None
             place.orders.close()
             how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
-            died = f"worker {place.number}, process {place.pid}, {how}"
+            died = f"{place.name}, process {place.pid}, {how}"
             place.pid = place.orders = None
             if self._deadline is None:
                 self._postpone(place, died)
@@ -219,30 +242,34 @@ class Supervisor:
                 theirs.close()
                 raise
         except OSError as error:
-            self._postpone(place, f"worker {place.number} cannot be started: {error.strerror}")
+            self._postpone(place, f"{place.name} cannot be started: {error.strerror}")
             return
         ours.setblocking(False)  # a worker that does not read its orders must not stop the supervisor
         place.pid, place.orders = pid, ours
         if pid == 0:
-            self._be_worker(place, theirs)
+            self._be_process(place, theirs)
         theirs.close()
-        logger.info("worker %d is process %d", place.number, pid)
+        logger.info("%s is process %d", place.name, pid)
 
-    def _be_worker(self, place: _Place, orders: socket.socket) -> NoReturn:
+    def _be_process(self, place: _Place, orders: socket.socket) -> NoReturn:
         code = 1
         try:
             for other in self._places:
                 if other.orders is not None:
                     other.orders.close()
-            own = {sock for each in self.listening for sock in each.sockets[place.number]}
+            number, companion = place.number, place.companion
+            own = {sock for each in self.listening for sock in ([] if companion else each.sockets[number])}
             for each in self.listening:
                 for sock in {sock for sockets in each.sockets for sock in sockets} - own:
                     sock.close()
-            served = [(each.server, each.sockets[place.number]) for each in self.listening]
-            trio.run(self._work, served, orders, self._reload, self._reloaded)
+            if companion is not None:
+                trio.run(accompany, companion, orders)
+            else:
+                served = [(each.server, each.sockets[number]) for each in self.listening]
+                trio.run(self._work, served, orders, self._reload, self._reloaded)
             code = 0
         except BaseException:
-            logger.exception("worker %d failed", place.number)
+            logger.exception("%s failed", place.name)
         finally:
             _flush()
             self._system.exit(code)

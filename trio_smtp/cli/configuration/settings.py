@@ -152,6 +152,7 @@ COMMAND = (
         default="text",
         choices=("text", "json"),
     ),
+    Setting("metrics", str, "where /metrics, /livez and /readyz are to be had", metavar="HOST:PORT"),
 )
 
 TLS = (
