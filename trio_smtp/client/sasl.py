@@ -12,7 +12,7 @@ import attrs
 from trio_smtp.protocol.extras import scramp
 from trio_smtp.protocol.values import ShowsFields
 
-__all__ = ["Auth", "BearerToken", "Exchange", "External", "Password", "make_exchange"]
+__all__ = ["Auth", "BearerToken", "Exchange", "External", "Password", "make_exchange", "plain_response"]
 
 #: A server may not make the client compute for longer than so many iterations take (about half a second).
 MAX_ITERATIONS = 1_000_000
@@ -89,6 +89,11 @@ class Exchange(Protocol):
             ValueError: The challenge is not one of this mechanism, or the server's proof is wrong.
         """
         ...
+
+
+def plain_response(username: str, password: str, authzid: str = "") -> bytes:
+    """What a client says by PLAIN (RFC 4616)."""
+    return f"{authzid}\0{username}\0{password}".encode()
 
 
 class _Told:
@@ -205,7 +210,7 @@ def _password_mechanisms(given: Password, binding: bytes | None) -> Mapping[str,
             makers |= {f"{name}-PLUS": lambda name=f"{name}-PLUS": _Scram(name, given, binding) for name in _SCRAM}  # type: ignore[misc]
         makers |= {name: lambda name=name: _Scram(name, given, binding) for name in _SCRAM}  # type: ignore[misc]
         makers["CRAM-MD5"] = lambda: _CramMD5(given)
-    makers["PLAIN"] = lambda: _Told("PLAIN", b"%b\0%b\0%b" % (given.authzid.encode(), username, password))
+    makers["PLAIN"] = lambda: _Told("PLAIN", plain_response(given.username, given.password, given.authzid))
     if not given.authzid:
         makers["LOGIN"] = lambda: _Told("LOGIN", None, username, password)
     return makers

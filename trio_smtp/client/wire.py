@@ -89,7 +89,7 @@ class Wire:
 
     def replace_stream(self, stream: trio.abc.Stream) -> None:
         """Go on over TLS; what came before the handshake is thrown away (RFC 3207 section 4.2)."""
-        self._parser.clear()
+        self._parser.take()
         self.stream = stream
 
     # Sending
