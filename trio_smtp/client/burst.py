@@ -8,9 +8,10 @@ from typing import final
 
 from .driver import Sending
 from .errors import DeliveryError, DeliveryFailed, DeliveryRefused
+from .ready import make_ready
 from .results import Mail, SendResult
 from .sending import outcome, positive
-from .wire import Wire
+from .wire import BLOCK, Wire
 
 __all__ = ["send_burst"]
 
@@ -31,16 +32,16 @@ async def send_burst(
     burst = _Burst(wire, lmtp=lmtp)
     async for mail in mails:
         try:
-            sending = Sending(wire, extensions, mail, lmtp=lmtp, chunking=True)
+            ready = make_ready(mail, extensions, chunking=True)
         except DeliveryError as error:
             burst.note(error)
             continue
-        octets = sending.in_one_go()
+        octets = ready.in_one_go(BLOCK)
         if octets is None:
             await burst.finish()
-            burst.note(await _alone(sending))
+            burst.note(await _alone(Sending(wire, ready, pipelining=True, lmtp=lmtp)))
         else:
-            await burst.add(octets, sending.recipients)
+            await burst.add(octets, tuple(ready.recipients))
     await burst.finish()
     return burst.results
 
@@ -135,8 +136,8 @@ class _Burst:
         try:
             if not positive("rset", await wire.reply("rset")):
                 wire.mark_broken()
-            begun = await wire.reply("mail")
-            to_rcpt = {name: await wire.reply("rcpt") for name in recipients}
+            begun, *replies = await wire.replies(("mail", *("rcpt",) * len(recipients)))
+            to_rcpt = dict(zip(recipients, replies, strict=True))
             taken = [name for name, reply in to_rcpt.items() if positive("rcpt", reply)]
             taken = taken if positive("mail", begun) else []
             final = await wire.replies(("end",) * (max(1, len(taken)) if self._lmtp else 1))

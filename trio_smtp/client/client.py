@@ -12,8 +12,9 @@ from trio_smtp import Address, Reply
 
 from .burst import send_burst
 from .commands import Parameters, mail_command
-from .driver import Sending, check_chunking
+from .driver import Sending
 from .errors import DeliveryError, DeliveryFailed
+from .ready import Ready, check_chunking, make_ready
 from .results import Content, EnvelopeOptions, Mail, Recipients, SendResult, TransactionOptions
 from .sending import RSET, Commands
 from .transaction import Transaction
@@ -100,7 +101,7 @@ class Client:
         )
         chunking, newlines = options.get("chunking", False), options.get("newlines", "crlf")
         with self._use():
-            sending = Sending(self._wire, self.extensions, mail, lmtp=self.lmtp, chunking=chunking, newlines=newlines)
+            sending = self._sending(make_ready(mail, self.extensions, chunking=chunking, newlines=newlines))
             async with self._tidy():
                 await sending.begin()
                 await sending.go_on()
@@ -108,6 +109,9 @@ class Client:
         if isinstance(result, DeliveryError):
             raise result
         return result
+
+    def _sending(self, ready: Ready) -> Sending:
+        return Sending(self._wire, ready, pipelining="PIPELINING" in self.extensions, lmtp=self.lmtp)
 
     async def send_many(
         self, mails: Iterable[Mail] | AsyncIterable[Mail], *, chunking: bool = False
@@ -158,7 +162,7 @@ class Client:
         failure: DeliveryError | None = None
         sending: Sending | None = None
         try:
-            sending = Sending(self._wire, self.extensions, mail, lmtp=self.lmtp, chunking=chunking)
+            sending = self._sending(make_ready(mail, self.extensions, chunking=chunking))
             await sending.begin(follows=follows)
         except DeliveryError as error:
             sending, failure = None, error
