@@ -131,7 +131,7 @@ async def dovecot(
             process = await nursery.start(run)
             found = Dovecot(directory)
             with trio.fail_after(PATIENCE):
-                while not (directory / "run" / "lmtp").exists():  # noqa: ASYNC110 - it tells nobody
+                while not (directory / "run" / "lmtp").exists():
                     assert process.poll() is None, (directory / "log").read_text(encoding="utf-8", errors="replace")
                     await trio.sleep(0.05)
             try:
