@@ -448,6 +448,26 @@ async def test_a_server_that_wants_a_message_for_nobody() -> None:
     assert seen[-2:] == [b".", b"QUIT"]
 
 
+@pytest.mark.parametrize(
+    ("replies", "phase", "code"),
+    [
+        ({"MAIL": b"550 no\r\n", "RSET": b""}, "mail", 550),
+        ({"RCPT": b"550 no\r\n", "RSET": b""}, "rcpt", 550),
+        ({"DATA": b"554 no\r\n", "RSET": b""}, "data", 554),
+        ({"DATA": b"554 no\r\n", "RSET": b"what?\r\n"}, "data", 554),
+        ({"EHLO": OFFERS, "RCPT": b"550 no\r\n", ".": b""}, "rcpt", 550),
+        ({"EHLO": OFFERS, "MAIL": b"550 no\r\n", ".": b"what?\r\n"}, "mail", 550),
+    ],
+)
+async def test_a_refusal_counts_also_where_the_server_then_goes_away(
+    replies: dict[str, bytes], phase: str, code: int
+) -> None:
+    """A message that was refused for good would be sent again and again if the lost connection were what counts."""
+    error = await attempt(dialogue(replies))
+    assert isinstance(error, DeliveryRefused)
+    assert (error.phase, error.reply.code) == (phase, code)
+
+
 class Failing:
     """An iterable that is no generator, and fails."""
 

@@ -84,12 +84,19 @@ class Sending:
         return self._result
 
     async def _take(self, step: Commands | Body) -> None:
-        if isinstance(step, Commands):
-            self._advance(await self._wire.exchange(step))
-            return
-        if step.empty:
-            await self._transfer.send_end()
-        self._advance(await self._transfer.read_end(step.replies))
+        decided = step.empty if isinstance(step, Body) else step.phases == RSET.phases
+        try:
+            if isinstance(step, Commands):
+                replies = await self._wire.exchange(step)
+            else:
+                if step.empty:
+                    await self._transfer.send_end()
+                replies = await self._transfer.read_end(step.replies)
+        except DeliveryFailed:
+            if not decided:
+                raise
+            replies = []  # the message was refused before: a server that then says nothing more has still said no
+        self._advance(replies)
 
     def _advance(self, replies: list[Reply]) -> None:
         try:
