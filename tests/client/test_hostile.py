@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_smtp import Reply
-from trio_smtp.client import Client, DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Timeouts, connect
+from trio_smtp.client import Client, DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Password, Timeouts, connect
 from trio_smtp.client.wire import Wire
 
 from .support import Lines, Script, dialogue, scripted, usable
@@ -85,6 +85,9 @@ def then(replies: dict[str, bytes], verb: str, octets: bytes) -> Script:
         (then({}, "MAIL", b"250-ok\r\n" * 50), "mail", "lines"),
         (then({}, "RCPT", b"2" * 1000), "rcpt", "longer than"),
         (then({}, "DATA", b"354-go\r\n" * 50), "data", "lines"),
+        (then({}, "EHLO", b"250 mx\r\n" * 50), "mail", "before the command"),
+        (then({}, "RCPT", b"250 ok\r\n" * 50), "data", "before the command"),
+        (then({}, "DATA", b"354 go\r\n" * 50), "body", "before the message"),
     ],
 )
 async def test_endless_replies(script: Script, phase: str, why: str, autojump_clock: trio.testing.MockClock) -> None:
@@ -135,6 +138,68 @@ async def test_a_server_that_never_answers(
     assert (error.phase, error.uncertain) == (phase, uncertain)
     assert str(error).startswith(f"{phase}: no reply in {seconds} seconds")
     assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "phase", "options", "seconds"),
+    [
+        ("STARTTLS", "starttls", {"tls": "required"}, 4),
+        ("AUTH", "auth", {"auth": Password("a", "b", mechanisms=("LOGIN",)), "insecure_auth": True}, 4),
+        ("LHLO", "hello", {"url": "lmtp://mx.example"}, 4),
+        ("BDAT", "end", {"chunking": True}, 9),
+    ],
+)
+async def test_a_server_that_never_answers_what_not_everybody_says(
+    verb: str, phase: str, options: dict[str, Any], seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    offers = b"250-mx\r\n250-CHUNKING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n"
+    error = await attempt(silent_at(verb, offers), **options)
+    assert isinstance(error, DeliveryFailed)
+    assert (error.phase, error.uncertain) == (phase, phase == "end")
+    assert f"no reply in {seconds} seconds" in str(error)
+    assert trio.current_time() == pytest.approx(seconds, abs=0.1)
+
+
+async def test_a_server_that_never_answers_rset(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        scripted(silent_at("RSET")) as open_stream,
+        connect("smtp://mx", tls="none", timeouts=QUICK, open_stream=open_stream) as client,
+    ):
+        with pytest.raises(DeliveryFailed, match="rset: no reply in 4 seconds"):
+            await client.reset()
+        assert not usable(client)
+
+
+async def test_each_recipient_of_lmtp_has_its_own_time(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5321 section 4.5.3.2.6 gives the server ten minutes to deliver, and an LMTP server delivers several times."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 mx\r\n")
+        for reply in (b"250 mx\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            await lines.next()
+            await stream.send_all(reply)
+        while await lines.next() != b".":
+            pass
+        for _ in range(2):
+            await trio.sleep(8)
+            await stream.send_all(b"250 ok\r\n")
+        await lines.next()
+
+    async with (
+        scripted(serve) as open_stream,
+        connect("lmtp://mx", tls="none", timeouts=QUICK, open_stream=open_stream) as client,
+    ):
+        result = await client.send("a@example.org", ["b@example.com", "c@example.com"], MAIL)
+    assert len(result.accepted) == 2
+    assert 16 <= trio.current_time() < 18
+
+
+def test_the_times_are_those_of_the_rfc() -> None:
+    """RFC 5321 section 4.5.3.2, each at least as long as it says."""
+    limits = Timeouts()
+    assert (limits.greeting, limits.mail, limits.rcpt, limits.data) == (300, 300, 300, 120)
+    assert (limits.block, limits.end) == (180, 600)
 
 
 async def test_octets_that_trickle_in_prolong_nothing(autojump_clock: trio.testing.MockClock) -> None:

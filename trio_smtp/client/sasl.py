@@ -121,8 +121,12 @@ class _CramMD5:
 
     def __init__(self, given: Password) -> None:
         self._given = given
+        self._answered = False
 
     def respond(self, challenge: bytes) -> bytes:
+        if self._answered:  # a server could ask without an end, and collect digests
+            raise ValueError("a challenge too many")
+        self._answered = True
         digest = hmac.new(self._given.password.encode(), challenge, "md5").hexdigest()
         return f"{self._given.username} {digest}".encode()
 
