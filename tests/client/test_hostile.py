@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_smtp import Reply
-from trio_smtp.client import Client, DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Password, Timeouts, connect
+from trio_smtp.client import (
+    Client,
+    Content,
+    DeliveryError,
+    DeliveryFailed,
+    DeliveryRefused,
+    Mail,
+    Password,
+    Timeouts,
+    connect,
+)
+from trio_smtp.client.sending import RSET
 from trio_smtp.client.wire import Wire
 
 from .support import Lines, Script, dialogue, scripted, usable
@@ -457,7 +468,8 @@ async def test_a_burst_and_replies_that_are_wrong(replies: bytes, first: type[De
     assert all(isinstance(each, DeliveryError) for each in results)
 
 
-async def test_a_burst_whose_connection_breaks_while_it_is_sent() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_burst_whose_connection_breaks_while_it_is_sent(at_once: bool) -> None:
     """What was sent may have been taken; what comes behind it was not sent, an iterable included."""
 
     async def serve(stream: trio.abc.Stream) -> None:
@@ -469,19 +481,21 @@ async def test_a_burst_whose_connection_breaks_while_it_is_sent() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield MAIL
 
-    async def mails() -> AsyncIterator[Mail]:
-        await trio.testing.wait_all_tasks_blocked()  # the server is gone
-        yield Mail("a@example.org", "b@example.com", MAIL * 1000)
-        yield Mail("a@example.org", "b@example.com", MAIL * 1000)
-        yield Mail("a@example.org", "b@example.com", pieces())
-        yield Mail("a@example.org", "b@example.com", MAIL)
+    async def one_by_one(mails: list[Mail]) -> AsyncIterator[Mail]:
+        for mail in mails:
+            yield mail
 
+    messages: list[Content] = [MAIL * 1000, MAIL * 1000, pieces(), MAIL]
+    mails = [Mail("a@example.org", "b@example.com", message) for message in messages]
     async with scripted(serve) as open_stream, connect("smtp://mx", tls="none", open_stream=open_stream) as client:
-        results = await client.send_many(mails(), chunking=True)
-    assert [isinstance(each, DeliveryFailed) and each.uncertain for each in results] == [True, True, False, False]
+        await trio.testing.wait_all_tasks_blocked()  # the server is gone
+        results = await client.send_many(one_by_one(mails) if at_once else mails, chunking=True)
+    uncertain = [isinstance(each, DeliveryFailed) and each.uncertain for each in results]
+    assert uncertain == [True, not at_once, False, False]
 
 
-async def test_many_messages_whose_connection_breaks_while_commands_are_sent() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_many_messages_whose_connection_breaks_while_they_are_sent(at_once: bool) -> None:
     async def serve(stream: trio.abc.Stream) -> None:
         lines = Lines(stream)
         await stream.send_all(b"220 mx\r\n")
@@ -495,8 +509,20 @@ async def test_many_messages_whose_connection_breaks_while_commands_are_sent() -
             await trio.testing.wait_all_tasks_blocked()
 
     async with scripted(serve) as open_stream, connect("smtp://mx", tls="none", open_stream=open_stream) as client:
-        results = await client.send_many(mails())
+        mail = Mail("a@example.org", "b@example.com", MAIL)
+        results = await client.send_many(mails() if at_once else [mail] * 3)
     assert [isinstance(each, DeliveryFailed) and each.uncertain for each in results] == [True, False, False]
+
+
+async def test_what_answers_a_message_is_no_answer_to_the_commands_behind_it() -> None:
+    """The connection broke: the last words of the server are about the message that was sent before."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    wire = Wire(ours, QUICK, None)
+    await theirs.send_all(b"421 4.3.2 bye\r\n")
+    await theirs.aclose()
+    with pytest.raises(DeliveryFailed, match="the connection broke"):
+        await wire.send_commands(RSET, early=True)
+    assert wire.goodbye is None
 
 
 async def test_a_server_that_wants_a_message_for_nobody() -> None:

@@ -23,13 +23,20 @@ _Result = SendResult | DeliveryError
 
 
 async def send_burst(
-    wire: Wire, extensions: Mapping[str, str], mails: AsyncIterable[Mail], *, lmtp: bool
+    wire: Wire, extensions: Mapping[str, str], mails: AsyncIterable[Mail], *, lmtp: bool, at_once: bool
 ) -> list[_Result]:
     """Send messages; see `Client.send_many`.
 
+    Args:
+        wire: The connection.
+        extensions: What the server offers.
+        mails: The messages.
+        lmtp: The protocol is LMTP.
+        at_once: A message is sent when it is there: the next may be long in coming. Otherwise several leave together.
+
     Each begins with RSET: a transaction that was refused in the middle does not take in the next one's recipients.
     """
-    burst = _Burst(wire, lmtp=lmtp)
+    burst = _Burst(wire, lmtp=lmtp, at_once=at_once)
     async for mail in mails:
         try:
             ready = make_ready(mail, extensions, chunking=True)
@@ -63,15 +70,18 @@ class _Burst:
         results: What became of each message, in order; None: not known yet.
     """
 
-    def __init__(self, wire: Wire, *, lmtp: bool) -> None:
+    def __init__(self, wire: Wire, *, lmtp: bool, at_once: bool) -> None:
         self._wire = wire
         self._lmtp = lmtp
+        self._at_once = at_once
         self._found: list[_Result | None] = []
         # The messages that are sent, and those that wait to be: their places in `_found`, and their recipients.
         self._sent: deque[tuple[int, tuple[str, ...]]] = deque()
         self._waiting: list[tuple[int, tuple[str, ...]]] = []
         self._octets: list[bytes] = []
         self._size = self._commands = 0
+        # Commands whose replies are not read yet.
+        self._unanswered = 0
 
     @property
     def results(self) -> list[_Result]:
@@ -88,7 +98,11 @@ class _Burst:
         self._octets.append(octets)
         self._size += len(octets)
         self._commands += len(recipients) + 3
-        if self._size >= _OCTETS or self._commands >= _COMMANDS:
+        if self._at_once:
+            await self._send()
+            if self._unanswered >= _COMMANDS:
+                await self._read((len(self._sent) + 1) // 2)
+        elif self._size >= _OCTETS or self._commands >= _COMMANDS:
             before = len(self._sent)
             await self._send()
             await self._read(before)
@@ -100,6 +114,7 @@ class _Burst:
 
     async def _send(self) -> None:
         data, waiting = b"".join(self._octets), self._waiting
+        self._unanswered += self._commands
         self._octets, self._waiting, self._size, self._commands = [], [], 0, 0
         if not waiting:
             return
@@ -117,6 +132,7 @@ class _Burst:
         """Read the replies to so many messages."""
         for _ in range(min(count, len(self._sent))):
             place, recipients = self._sent.popleft()
+            self._unanswered -= len(recipients) + 3
             try:
                 self._found[place] = await self._read_one(recipients)
             except DeliveryFailed as error:

@@ -119,7 +119,8 @@ class Client:
         """Send many messages, the commands of each on the heels of the message before it.
 
         Args:
-            mails: The messages.
+            mails: The messages. Of an iterable that is not async, several may leave together; out of an async one each
+                leaves when it comes, whenever the next one does.
             chunking: Send them by BDAT. Where the server offers PIPELINING too, many messages go out in one go, before
                 the replies to the first are read (RFC 3030 section 4.2).
 
@@ -135,22 +136,30 @@ class Client:
         RFC: RFC 2920 section 3.1: the end of a message may be followed by the commands of the next.
         """
         results: list[SendResult | DeliveryError] = []
+        at_once = isinstance(mails, AsyncIterable)
         with self._use():
             async with self._tidy():
                 if chunking and {"CHUNKING", "PIPELINING"} <= self.extensions.keys():
-                    return await send_burst(self._wire, self.extensions, _Each(mails), lmtp=self.lmtp)
+                    each = _Each(mails)
+                    return await send_burst(self._wire, self.extensions, each, lmtp=self.lmtp, at_once=at_once)
                 before: Sending | None = None
                 async for mail in _Each(mails):
-                    before, sent = await self._follow(before, mail, chunking=chunking)
+                    before, sent = await self._follow(before, mail, chunking=chunking, soon=not at_once)
                     results += sent
                 if before is not None:
                     results.append(await _outcome(before.finish()))
         return results
 
     async def _follow(
-        self, before: Sending | None, mail: Mail, *, chunking: bool
+        self, before: Sending | None, mail: Mail, *, chunking: bool, soon: bool
     ) -> tuple[Sending | None, list[SendResult | DeliveryError]]:
         """Send a message behind another.
+
+        Args:
+            before: The other, or None.
+            mail: The message.
+            chunking: By BDAT.
+            soon: See `Sending.go_on`.
 
         Returns:
             The message, where it waits for its reply, and what became of the one before, and of this one.
@@ -170,7 +179,7 @@ class Client:
             results.append(await _outcome(before.finish()))
         if sending is not None:
             try:
-                await sending.go_on(soon=True)
+                await sending.go_on(soon=soon)
             except DeliveryError as error:
                 sending, failure = None, error
         if failure is not None:
