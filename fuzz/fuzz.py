@@ -2,9 +2,9 @@
 
     python fuzz/fuzz.py TARGET [libFuzzer's options] [corpus directories]
 
-Needs atheris and the extra `test`. The targets are the functions named `fuzz_...` below; each states what must hold,
-whatever the input is. An input is a first octet (or two) that chooses, and the octets of the stranger. `fuzz/run.sh`
-runs all of them.
+Needs atheris and the extra `test`. The targets are the functions named `fuzz_...` here and in `client_targets.py`; each
+states what must hold, whatever the input is. An input is a first octet (or two) that chooses, and the octets of the
+stranger. `fuzz/run.sh` runs all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 with atheris.instrument_imports(include=["trio_smtp"]):
+    from client_targets import fuzz_answers, fuzz_body, fuzz_client, fuzz_replies
+
     from tests.dialogue.driver import converse_with
     from tests.fuzz_configs import FUZZ_CONFIGS
     from tests.hostile.support import Mailbox, exchange, replies_in, run, watched_log
@@ -34,6 +36,8 @@ with atheris.instrument_imports(include=["trio_smtp"]):
     from trio_smtp.protocol.credentials import ScramSecret
     from trio_smtp.protocol.errors import ProtocolError, SMTPError
     from trio_smtp.protocol.parameters import parse_parameters
+
+__all__ = ["fuzz_answers", "fuzz_body", "fuzz_client", "fuzz_replies"]
 
 SECRET = {
     f"SCRAM-SHA-{bits}": ScramSecret.from_password("password", f"SCRAM-SHA-{bits}", iterations=4096, salt=b"s" * 16)

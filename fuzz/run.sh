@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
 shift
 targets=("$@")
-[ ${#targets[@]} != 0 ] || targets=(framing commands addresses parameters sasl proxy dialogue converse)
+[ ${#targets[@]} != 0 ] || targets=(framing commands addresses parameters sasl proxy dialogue converse replies body answers client)
 
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_smtp.client.body import BodyWriter, to_crlf
 from trio_smtp.client.errors import BareNewline
-from trio_smtp.protocol.stuffing import stuff
+from trio_smtp.protocol.stuffing import DotStuffer, stuff
 
 
 def written(pieces: Sequence[bytes], writer: BodyWriter) -> bytes:
@@ -76,3 +76,12 @@ def test_pieces_make_no_difference_and_nothing_is_smuggled(pieces: list[bytes]) 
 @given(octets)
 def test_chunks_are_octet_for_octet_where_they_are_kept(pieces: list[bytes]) -> None:
     assert written(pieces, BodyWriter("keep", dots=False)) == b"".join(pieces)
+
+
+@given(octets)
+def test_dots_are_doubled_the_same_in_any_pieces(pieces: list[bytes]) -> None:
+    """`stuff` of the tests' client leaves line ends as they are, and doubles a dot behind LF alone too."""
+    stuffer, message = DotStuffer(), b"".join(pieces)
+    sent = b"".join(map(stuffer.feed, pieces)) + stuffer.end()
+    ended = message if not message or message.endswith(b"\r\n") else message + b"\r\n"
+    assert sent == stuff(message) == re.sub(rb"(?m)^\.", b"..", ended) + b".\r\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,6 +325,23 @@ async def test_many_messages_on_the_heels_of_each_other(config: Config, chunking
             assert result.phase == "rcpt"
     taken = [int(message.split(b"\r\n")[0]) for message in box.messages[:-1]]
     assert taken == [n for n, result in enumerate(results) if isinstance(result, SendResult)]
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+async def test_messages_that_come_slowly_do_not_wait_for_each_other(chunking: bool) -> None:
+    box = Mailbox()
+
+    async def mails() -> AsyncIterator[Mail]:
+        for number in range(300):
+            if number in (1, 7, 70, 299):
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(box.messages) == number
+            yield Mail("a@example.org", "b@example.com", MAIL)
+
+    async with session(box.app, EVERYTHING) as client:
+        results = await client.send_many(mails(), chunking=chunking)
+    assert all(isinstance(result, SendResult) for result in results)
+    assert box.messages == [MAIL] * 300
 
 
 async def test_many_messages_and_what_one_of_them_lacks() -> None:

@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_smtp import Reply
-from trio_smtp.client import Client, DeliveryError, DeliveryFailed, DeliveryRefused, Mail, Timeouts, connect
+from trio_smtp.client import (
+    Client,
+    Content,
+    DeliveryError,
+    DeliveryFailed,
+    DeliveryRefused,
+    Mail,
+    Password,
+    Timeouts,
+    connect,
+)
+from trio_smtp.client.sending import RSET
 from trio_smtp.client.wire import Wire
 
 from .support import Lines, Script, dialogue, scripted, usable
@@ -85,6 +96,9 @@ def then(replies: dict[str, bytes], verb: str, octets: bytes) -> Script:
         (then({}, "MAIL", b"250-ok\r\n" * 50), "mail", "lines"),
         (then({}, "RCPT", b"2" * 1000), "rcpt", "longer than"),
         (then({}, "DATA", b"354-go\r\n" * 50), "data", "lines"),
+        (then({}, "EHLO", b"250 mx\r\n" * 50), "mail", "before the command"),
+        (then({}, "RCPT", b"250 ok\r\n" * 50), "data", "before the command"),
+        (then({}, "DATA", b"354 go\r\n" * 50), "body", "before the message"),
     ],
 )
 async def test_endless_replies(script: Script, phase: str, why: str, autojump_clock: trio.testing.MockClock) -> None:
@@ -135,6 +149,68 @@ async def test_a_server_that_never_answers(
     assert (error.phase, error.uncertain) == (phase, uncertain)
     assert str(error).startswith(f"{phase}: no reply in {seconds} seconds")
     assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "phase", "options", "seconds"),
+    [
+        ("STARTTLS", "starttls", {"tls": "required"}, 4),
+        ("AUTH", "auth", {"auth": Password("a", "b", mechanisms=("LOGIN",)), "insecure_auth": True}, 4),
+        ("LHLO", "hello", {"url": "lmtp://mx.example"}, 4),
+        ("BDAT", "end", {"chunking": True}, 9),
+    ],
+)
+async def test_a_server_that_never_answers_what_not_everybody_says(
+    verb: str, phase: str, options: dict[str, Any], seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    offers = b"250-mx\r\n250-CHUNKING\r\n250-AUTH LOGIN\r\n250 STARTTLS\r\n"
+    error = await attempt(silent_at(verb, offers), **options)
+    assert isinstance(error, DeliveryFailed)
+    assert (error.phase, error.uncertain) == (phase, phase == "end")
+    assert f"no reply in {seconds} seconds" in str(error)
+    assert trio.current_time() == pytest.approx(seconds, abs=0.1)
+
+
+async def test_a_server_that_never_answers_rset(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        scripted(silent_at("RSET")) as open_stream,
+        connect("smtp://mx", tls="none", timeouts=QUICK, open_stream=open_stream) as client,
+    ):
+        with pytest.raises(DeliveryFailed, match="rset: no reply in 4 seconds"):
+            await client.reset()
+        assert not usable(client)
+
+
+async def test_each_recipient_of_lmtp_has_its_own_time(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5321 section 4.5.3.2.6 gives the server ten minutes to deliver, and an LMTP server delivers several times."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 mx\r\n")
+        for reply in (b"250 mx\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            await lines.next()
+            await stream.send_all(reply)
+        while await lines.next() != b".":
+            pass
+        for _ in range(2):
+            await trio.sleep(8)
+            await stream.send_all(b"250 ok\r\n")
+        await lines.next()
+
+    async with (
+        scripted(serve) as open_stream,
+        connect("lmtp://mx", tls="none", timeouts=QUICK, open_stream=open_stream) as client,
+    ):
+        result = await client.send("a@example.org", ["b@example.com", "c@example.com"], MAIL)
+    assert len(result.accepted) == 2
+    assert 16 <= trio.current_time() < 18
+
+
+def test_the_times_are_those_of_the_rfc() -> None:
+    """RFC 5321 section 4.5.3.2, each at least as long as it says."""
+    limits = Timeouts()
+    assert (limits.greeting, limits.mail, limits.rcpt, limits.data) == (300, 300, 300, 120)
+    assert (limits.block, limits.end) == (180, 600)
 
 
 async def test_octets_that_trickle_in_prolong_nothing(autojump_clock: trio.testing.MockClock) -> None:
@@ -392,7 +468,8 @@ async def test_a_burst_and_replies_that_are_wrong(replies: bytes, first: type[De
     assert all(isinstance(each, DeliveryError) for each in results)
 
 
-async def test_a_burst_whose_connection_breaks_while_it_is_sent() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_burst_whose_connection_breaks_while_it_is_sent(at_once: bool) -> None:
     """What was sent may have been taken; what comes behind it was not sent, an iterable included."""
 
     async def serve(stream: trio.abc.Stream) -> None:
@@ -404,19 +481,21 @@ async def test_a_burst_whose_connection_breaks_while_it_is_sent() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield MAIL
 
-    async def mails() -> AsyncIterator[Mail]:
-        await trio.testing.wait_all_tasks_blocked()  # the server is gone
-        yield Mail("a@example.org", "b@example.com", MAIL * 1000)
-        yield Mail("a@example.org", "b@example.com", MAIL * 1000)
-        yield Mail("a@example.org", "b@example.com", pieces())
-        yield Mail("a@example.org", "b@example.com", MAIL)
+    async def one_by_one(mails: list[Mail]) -> AsyncIterator[Mail]:
+        for mail in mails:
+            yield mail
 
+    messages: list[Content] = [MAIL * 1000, MAIL * 1000, pieces(), MAIL]
+    mails = [Mail("a@example.org", "b@example.com", message) for message in messages]
     async with scripted(serve) as open_stream, connect("smtp://mx", tls="none", open_stream=open_stream) as client:
-        results = await client.send_many(mails(), chunking=True)
-    assert [isinstance(each, DeliveryFailed) and each.uncertain for each in results] == [True, True, False, False]
+        await trio.testing.wait_all_tasks_blocked()  # the server is gone
+        results = await client.send_many(one_by_one(mails) if at_once else mails, chunking=True)
+    uncertain = [isinstance(each, DeliveryFailed) and each.uncertain for each in results]
+    assert uncertain == [True, not at_once, False, False]
 
 
-async def test_many_messages_whose_connection_breaks_while_commands_are_sent() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_many_messages_whose_connection_breaks_while_they_are_sent(at_once: bool) -> None:
     async def serve(stream: trio.abc.Stream) -> None:
         lines = Lines(stream)
         await stream.send_all(b"220 mx\r\n")
@@ -430,8 +509,20 @@ async def test_many_messages_whose_connection_breaks_while_commands_are_sent() -
             await trio.testing.wait_all_tasks_blocked()
 
     async with scripted(serve) as open_stream, connect("smtp://mx", tls="none", open_stream=open_stream) as client:
-        results = await client.send_many(mails())
+        mail = Mail("a@example.org", "b@example.com", MAIL)
+        results = await client.send_many(mails() if at_once else [mail] * 3)
     assert [isinstance(each, DeliveryFailed) and each.uncertain for each in results] == [True, False, False]
+
+
+async def test_what_answers_a_message_is_no_answer_to_the_commands_behind_it() -> None:
+    """The connection broke: the last words of the server are about the message that was sent before."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    wire = Wire(ours, QUICK, None)
+    await theirs.send_all(b"421 4.3.2 bye\r\n")
+    await theirs.aclose()
+    with pytest.raises(DeliveryFailed, match="the connection broke"):
+        await wire.send_commands(RSET, early=True)
+    assert wire.goodbye is None
 
 
 async def test_a_server_that_wants_a_message_for_nobody() -> None:
@@ -446,6 +537,26 @@ async def test_a_server_that_wants_a_message_for_nobody() -> None:
         assert (caught.value.phase, caught.value.reply.code) == ("rcpt", 550)
         assert usable(client)
     assert seen[-2:] == [b".", b"QUIT"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "phase", "code"),
+    [
+        ({"MAIL": b"550 no\r\n", "RSET": b""}, "mail", 550),
+        ({"RCPT": b"550 no\r\n", "RSET": b""}, "rcpt", 550),
+        ({"DATA": b"554 no\r\n", "RSET": b""}, "data", 554),
+        ({"DATA": b"554 no\r\n", "RSET": b"what?\r\n"}, "data", 554),
+        ({"EHLO": OFFERS, "RCPT": b"550 no\r\n", ".": b""}, "rcpt", 550),
+        ({"EHLO": OFFERS, "MAIL": b"550 no\r\n", ".": b"what?\r\n"}, "mail", 550),
+    ],
+)
+async def test_a_refusal_counts_also_where_the_server_then_goes_away(
+    replies: dict[str, bytes], phase: str, code: int
+) -> None:
+    """A message that was refused for good would be sent again and again if the lost connection were what counts."""
+    error = await attempt(dialogue(replies))
+    assert isinstance(error, DeliveryRefused)
+    assert (error.phase, error.reply.code) == (phase, code)
 
 
 class Failing:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import trio.testing
 
 from tests.socket_support import port_of, serving
 from trio_smtp import ConnectContext, DataContext
-from trio_smtp.client import DeliveryFailed, DeliveryRefused, Pool
+from trio_smtp.client import DeliveryError, DeliveryFailed, DeliveryRefused, Pool
+from trio_smtp.testing import MemoryListener
 
 from .support import Lines, Mailbox, Script, in_memory, scripted
 from .test_client import EVERYTHING, MAIL, picky
@@ -278,3 +281,71 @@ async def test_a_block_that_is_cancelled_between_two_steps_leaves_a_session_that
 def test_options_that_are_not_allowed(options: Any) -> None:
     with pytest.raises(ValueError, match="must be"):
         Pool("smtp://mx", **options)
+
+
+async def test_servers_that_are_killed_again_and_again() -> None:
+    """What was accepted has arrived, what failed for certain has not; nothing waits for ever, and no slot is lost."""
+    box = Mailbox()
+    listening: list[MemoryListener] = []
+    opened, stays = 0, trio.Event()
+
+    async def open_stream() -> trio.abc.Stream:
+        nonlocal opened
+        opened += 1
+        if not listening:
+            raise ConnectionRefusedError
+        return await listening[-1].connect()
+
+    async def lives(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Servers, one after the other; each is killed in the middle of whatever it does."""
+        for life in range(25):
+            with trio.move_on_after(0.02):
+                async with in_memory(box.app) as listener:
+                    listening.append(listener)
+                    task_status.started() if not life else None
+                    await trio.sleep_forever()
+            listening.clear()
+            await trio.sleep(0.001)
+        async with in_memory(box.app) as listener:
+            listening.append(listener)
+            stays.set()
+            await trio.sleep_forever()
+
+    became: dict[bytes, list[str]] = {}
+
+    async def sender(pool: Pool, first: int) -> None:
+        for number in range(first, first + 60):
+            message = b"Subject: %d\r\n\r\n" % number
+            for _ in range(100):
+                try:
+                    await pool.send("a@example.org", "b@example.com", message, chunking=bool(number % 2))
+                    became.setdefault(message, []).append("accepted")
+                    break
+                except DeliveryFailed as error:
+                    became.setdefault(message, []).append("uncertain" if error.uncertain else "failed")
+                except DeliveryRefused:  # the server said so before it went
+                    became.setdefault(message, []).append("failed")
+                with suppress(DeliveryError), trio.move_on_after(0.0005):  # a cancellation now and then
+                    await pool.send("a@example.org", "b@example.com", b"Subject: cancelled\r\n\r\n")
+                await trio.sleep(0.002)
+
+    with trio.fail_after(60):
+        async with (
+            Pool("smtp://mx", size=3, tls="none", open_stream=open_stream) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(lives)
+            async with trio.open_nursery() as senders:
+                for first in range(0, 480, 60):
+                    senders.start_soon(sender, pool, first)
+            await stays.wait()
+            async with trio.open_nursery() as all_slots:  # each of them can be had still
+                for _ in range(3):
+                    all_slots.start_soon(partial(pool.send, *TO))
+            nursery.cancel_scope.cancel()
+    assert len(became) == 480
+    assert opened > 5
+    for message, attempts in became.items():
+        arrived, uncertain = box.messages.count(message), attempts.count("uncertain")
+        assert attempts[-1] == "accepted"
+        assert 1 <= arrived <= 1 + uncertain

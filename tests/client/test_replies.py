@@ -92,7 +92,7 @@ def test_what_was_thrown_away_is_no_part_of_a_reply() -> None:
     parser.feed(b"250-injected\r\n250-more")
     assert parser.next_reply() is None
     assert parser.pending
-    parser.clear()
+    parser.take()
     parser.feed(b"220 mx\r\n")
     assert parser.next_reply() == Reply(220, "mx")
 

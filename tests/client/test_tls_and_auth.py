@@ -78,11 +78,51 @@ def expired(ca: trustme.CA) -> ssl.SSLContext:
     return context_of(ca.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)))
 
 
+def not_yet_valid(ca: trustme.CA) -> ssl.SSLContext:
+    from datetime import UTC, datetime
+
+    return context_of(ca.issue_cert("127.0.0.1", not_before=datetime(2999, 1, 1, tzinfo=UTC)))
+
+
+def without_the_authority_between(ca: trustme.CA) -> ssl.SSLContext:
+    leaf = ca.create_child_ca().issue_cert("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with leaf.private_key_pem.tempfile() as key, leaf.cert_chain_pems[0].tempfile() as certificate:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def self_signed(ca: trustme.CA) -> ssl.SSLContext:
+    other = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with other.private_key_pem.tempfile() as key, other.cert_pem.tempfile() as certificate:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def old_tls(ca: trustme.CA) -> ssl.SSLContext:
+    context = context_of(ca.issue_cert("127.0.0.1"))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
 WRONG: dict[str, tuple[Callable[[trustme.CA], ssl.SSLContext], str]] = {
     "another authority": (of_another_authority, "certificate is not accepted"),
     "another name": (lambda ca: context_of(ca.issue_cert("other.example")), "certificate is not accepted"),
     "another address": (lambda ca: context_of(ca.issue_cert("127.0.0.2")), "certificate is not accepted"),
     "expired": (expired, "expired"),
+    "not yet valid": (not_yet_valid, "not yet valid"),
+    "a common name alone": (
+        lambda ca: context_of(ca.issue_cert("other.example", common_name="127.0.0.1")),
+        "certificate is not accepted",
+    ),
+    "any name of a domain": (lambda ca: context_of(ca.issue_cert("*.0.0.1")), "certificate is not accepted"),
+    "a person": (lambda ca: context_of(ca.issue_cert("a@127.0.0.1")), "certificate is not accepted"),
+    "without the authority between": (without_the_authority_between, "certificate is not accepted"),
+    "self-signed": (self_signed, "self-signed"),
+    "TLS 1.1": (old_tls, "the handshake failed"),
 }
 
 
@@ -285,6 +325,7 @@ OFFERS = b"250-mx\r\n250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2\r\n"
         (BearerToken("a", "secret"), {}, ExtensionMissing, "insecure_auth"),
         (ALICE, {"EHLO": b"250 mx\r\n"}, ExtensionMissing, "no mechanism fits what is presented"),
         (ALICE, {"AUTH": b"334 !!\r\n"}, DeliveryFailed, "auth"),
+        (ALICE, {"AUTH": b"334-eA==\r\n334 eA==\r\n"}, DeliveryFailed, "auth"),
         (ALICE, {"AUTH": b"334 eHh4\r\n"}, DeliveryFailed, "iterations"),
         (ALICE, {"AUTH": b"235 come in\r\n"}, DeliveryFailed, "has not proved who it is"),
         (ALICE, {"AUTH": b"250 ok\r\n"}, DeliveryFailed, "no 235"),
@@ -298,6 +339,28 @@ async def test_auth_that_fails(auth: Auth, replies: dict[str, bytes], error: typ
             await connect("smtp://mx", tls="none", auth=auth, open_stream=open_stream).__aenter__()
         assert "secret" not in str(caught.value)
     assert not any(b"c2VjcmV0" in line for line in seen)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2"])
+async def test_challenges_without_an_end(mechanism: str) -> None:
+    """Each mechanism has so many steps; a server that asks on is left, and gets the password no second time."""
+    seen: list[bytes] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 mx\r\n")
+        while (line := await lines.next()) is not None:
+            seen.append(line)
+            await stream.send_all(f"250-mx\r\n250 AUTH {mechanism}\r\n".encode() if len(seen) == 1 else b"334 eHh4\r\n")
+
+    auth: Auth = BearerToken("a", "secret") if "AUTH" in mechanism else Password("a", "secret")
+    async with scripted(serve) as open_stream:
+        with pytest.raises(DeliveryFailed) as caught:
+            await connect("smtp://mx", tls="none", auth=auth, insecure_auth=True, open_stream=open_stream).__aenter__()
+    assert caught.value.phase == "auth"
+    assert seen[-1] == b"*"
+    assert len(seen) <= 5
+    assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize("refused", [False, True])

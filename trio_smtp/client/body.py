@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Literal, final
 
+from trio_smtp.protocol.pieces import has_bare_newline
+from trio_smtp.protocol.stuffing import DotStuffer
+
 from .errors import BareNewline
 
 __all__ = ["BodyWriter", "NewlinePolicy", "to_crlf"]
@@ -19,14 +22,9 @@ NewlinePolicy = Literal["crlf", "refuse", "keep"]
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-def _has_bare(data: bytes) -> bool:
-    pairs = data.count(b"\r\n")
-    return pairs != data.count(b"\n") or pairs != data.count(b"\r")
-
-
 def to_crlf(data: bytes) -> bytes:
     """End every line with CRLF: CR alone and LF alone are line ends too."""
-    return _LINE_END.sub(b"\r\n", data) if _has_bare(data) else data
+    return _LINE_END.sub(b"\r\n", data) if has_bare_newline(data) else data
 
 
 @final
@@ -38,16 +36,15 @@ class BodyWriter:
         dots: The message is sent after DATA: dots are doubled, and the end mark follows.
     """
 
-    __slots__ = ("_dots", "_held", "_line_start", "_newlines")
+    __slots__ = ("_dots", "_held", "_newlines")
 
     def __init__(self, newlines: NewlinePolicy = "crlf", *, dots: bool = True) -> None:
         if dots and newlines == "keep":
             raise ValueError("newlines='keep' needs BDAT: a CR or LF alone never goes out after DATA")
         self._newlines = newlines
-        self._dots = dots
+        self._dots = DotStuffer() if dots else None
         # A CR at the end of a piece waits for the octet behind it.
         self._held = b""
-        self._line_start = True
 
     def feed(self, data: bytes | bytearray | memoryview) -> bytes:
         """Take a piece of the message; returns what is to be sent of it.
@@ -68,20 +65,11 @@ class BodyWriter:
         """
         octets, self._held = self._held, b""
         written = self._write(octets)
-        if not self._dots:
-            return written
-        return written + (b".\r\n" if self._line_start else b"\r\n.\r\n")
+        return written if self._dots is None else written + self._dots.end()
 
     def _write(self, octets: bytes) -> bytes:
-        if not octets:
-            return b""
-        if self._newlines != "keep" and _has_bare(octets):
+        if self._newlines != "keep" and has_bare_newline(octets):
             if self._newlines == "refuse":
                 raise BareNewline("the message has a CR or LF alone")
             octets = _LINE_END.sub(b"\r\n", octets)
-        if not self._dots:
-            return octets
-        first = self._line_start and octets.startswith(b".")
-        self._line_start = octets.endswith(b"\r\n")
-        octets = octets.replace(b"\r\n.", b"\r\n..")
-        return b"." + octets if first else octets
+        return octets if self._dots is None else self._dots.feed(octets)

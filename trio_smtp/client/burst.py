@@ -8,9 +8,10 @@ from typing import final
 
 from .driver import Sending
 from .errors import DeliveryError, DeliveryFailed, DeliveryRefused
+from .ready import make_ready
 from .results import Mail, SendResult
 from .sending import outcome, positive
-from .wire import Wire
+from .wire import BLOCK, Wire
 
 __all__ = ["send_burst"]
 
@@ -22,25 +23,32 @@ _Result = SendResult | DeliveryError
 
 
 async def send_burst(
-    wire: Wire, extensions: Mapping[str, str], mails: AsyncIterable[Mail], *, lmtp: bool
+    wire: Wire, extensions: Mapping[str, str], mails: AsyncIterable[Mail], *, lmtp: bool, at_once: bool
 ) -> list[_Result]:
     """Send messages; see `Client.send_many`.
 
+    Args:
+        wire: The connection.
+        extensions: What the server offers.
+        mails: The messages.
+        lmtp: The protocol is LMTP.
+        at_once: A message is sent when it is there: the next may be long in coming. Otherwise several leave together.
+
     Each begins with RSET: a transaction that was refused in the middle does not take in the next one's recipients.
     """
-    burst = _Burst(wire, lmtp=lmtp)
+    burst = _Burst(wire, lmtp=lmtp, at_once=at_once)
     async for mail in mails:
         try:
-            sending = Sending(wire, extensions, mail, lmtp=lmtp, chunking=True)
+            ready = make_ready(mail, extensions, chunking=True)
         except DeliveryError as error:
             burst.note(error)
             continue
-        octets = sending.in_one_go()
+        octets = ready.in_one_go(BLOCK)
         if octets is None:
             await burst.finish()
-            burst.note(await _alone(sending))
+            burst.note(await _alone(Sending(wire, ready, pipelining=True, lmtp=lmtp)))
         else:
-            await burst.add(octets, sending.recipients)
+            await burst.add(octets, tuple(ready.recipients))
     await burst.finish()
     return burst.results
 
@@ -62,15 +70,18 @@ class _Burst:
         results: What became of each message, in order; None: not known yet.
     """
 
-    def __init__(self, wire: Wire, *, lmtp: bool) -> None:
+    def __init__(self, wire: Wire, *, lmtp: bool, at_once: bool) -> None:
         self._wire = wire
         self._lmtp = lmtp
+        self._at_once = at_once
         self._found: list[_Result | None] = []
         # The messages that are sent, and those that wait to be: their places in `_found`, and their recipients.
         self._sent: deque[tuple[int, tuple[str, ...]]] = deque()
         self._waiting: list[tuple[int, tuple[str, ...]]] = []
         self._octets: list[bytes] = []
         self._size = self._commands = 0
+        # Commands whose replies are not read yet.
+        self._unanswered = 0
 
     @property
     def results(self) -> list[_Result]:
@@ -87,7 +98,11 @@ class _Burst:
         self._octets.append(octets)
         self._size += len(octets)
         self._commands += len(recipients) + 3
-        if self._size >= _OCTETS or self._commands >= _COMMANDS:
+        if self._at_once:
+            await self._send()
+            if self._unanswered >= _COMMANDS:
+                await self._read((len(self._sent) + 1) // 2)
+        elif self._size >= _OCTETS or self._commands >= _COMMANDS:
             before = len(self._sent)
             await self._send()
             await self._read(before)
@@ -99,6 +114,7 @@ class _Burst:
 
     async def _send(self) -> None:
         data, waiting = b"".join(self._octets), self._waiting
+        self._unanswered += self._commands
         self._octets, self._waiting, self._size, self._commands = [], [], 0, 0
         if not waiting:
             return
@@ -116,6 +132,7 @@ class _Burst:
         """Read the replies to so many messages."""
         for _ in range(min(count, len(self._sent))):
             place, recipients = self._sent.popleft()
+            self._unanswered -= len(recipients) + 3
             try:
                 self._found[place] = await self._read_one(recipients)
             except DeliveryFailed as error:
@@ -135,8 +152,8 @@ class _Burst:
         try:
             if not positive("rset", await wire.reply("rset")):
                 wire.mark_broken()
-            begun = await wire.reply("mail")
-            to_rcpt = {name: await wire.reply("rcpt") for name in recipients}
+            begun, *replies = await wire.replies(("mail", *("rcpt",) * len(recipients)))
+            to_rcpt = dict(zip(recipients, replies, strict=True))
             taken = [name for name, reply in to_rcpt.items() if positive("rcpt", reply)]
             taken = taken if positive("mail", begun) else []
             final = await wire.replies(("end",) * (max(1, len(taken)) if self._lmtp else 1))

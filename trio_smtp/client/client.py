@@ -12,8 +12,9 @@ from trio_smtp import Address, Reply
 
 from .burst import send_burst
 from .commands import Parameters, mail_command
-from .driver import Sending, check_chunking
+from .driver import Sending
 from .errors import DeliveryError, DeliveryFailed
+from .ready import Ready, check_chunking, make_ready
 from .results import Content, EnvelopeOptions, Mail, Recipients, SendResult, TransactionOptions
 from .sending import RSET, Commands
 from .transaction import Transaction
@@ -100,7 +101,7 @@ class Client:
         )
         chunking, newlines = options.get("chunking", False), options.get("newlines", "crlf")
         with self._use():
-            sending = Sending(self._wire, self.extensions, mail, lmtp=self.lmtp, chunking=chunking, newlines=newlines)
+            sending = self._sending(make_ready(mail, self.extensions, chunking=chunking, newlines=newlines))
             async with self._tidy():
                 await sending.begin()
                 await sending.go_on()
@@ -109,13 +110,17 @@ class Client:
             raise result
         return result
 
+    def _sending(self, ready: Ready) -> Sending:
+        return Sending(self._wire, ready, pipelining="PIPELINING" in self.extensions, lmtp=self.lmtp)
+
     async def send_many(
         self, mails: Iterable[Mail] | AsyncIterable[Mail], *, chunking: bool = False
     ) -> list[SendResult | DeliveryError]:
         """Send many messages, the commands of each on the heels of the message before it.
 
         Args:
-            mails: The messages.
+            mails: The messages. Of an iterable that is not async, several may leave together; out of an async one each
+                leaves when it comes, whenever the next one does.
             chunking: Send them by BDAT. Where the server offers PIPELINING too, many messages go out in one go, before
                 the replies to the first are read (RFC 3030 section 4.2).
 
@@ -131,22 +136,30 @@ class Client:
         RFC: RFC 2920 section 3.1: the end of a message may be followed by the commands of the next.
         """
         results: list[SendResult | DeliveryError] = []
+        at_once = isinstance(mails, AsyncIterable)
         with self._use():
             async with self._tidy():
                 if chunking and {"CHUNKING", "PIPELINING"} <= self.extensions.keys():
-                    return await send_burst(self._wire, self.extensions, _Each(mails), lmtp=self.lmtp)
+                    each = _Each(mails)
+                    return await send_burst(self._wire, self.extensions, each, lmtp=self.lmtp, at_once=at_once)
                 before: Sending | None = None
                 async for mail in _Each(mails):
-                    before, sent = await self._follow(before, mail, chunking=chunking)
+                    before, sent = await self._follow(before, mail, chunking=chunking, soon=not at_once)
                     results += sent
                 if before is not None:
                     results.append(await _outcome(before.finish()))
         return results
 
     async def _follow(
-        self, before: Sending | None, mail: Mail, *, chunking: bool
+        self, before: Sending | None, mail: Mail, *, chunking: bool, soon: bool
     ) -> tuple[Sending | None, list[SendResult | DeliveryError]]:
         """Send a message behind another.
+
+        Args:
+            before: The other, or None.
+            mail: The message.
+            chunking: By BDAT.
+            soon: See `Sending.go_on`.
 
         Returns:
             The message, where it waits for its reply, and what became of the one before, and of this one.
@@ -158,7 +171,7 @@ class Client:
         failure: DeliveryError | None = None
         sending: Sending | None = None
         try:
-            sending = Sending(self._wire, self.extensions, mail, lmtp=self.lmtp, chunking=chunking)
+            sending = self._sending(make_ready(mail, self.extensions, chunking=chunking))
             await sending.begin(follows=follows)
         except DeliveryError as error:
             sending, failure = None, error
@@ -166,7 +179,7 @@ class Client:
             results.append(await _outcome(before.finish()))
         if sending is not None:
             try:
-                await sending.go_on(soon=True)
+                await sending.go_on(soon=soon)
             except DeliveryError as error:
                 sending, failure = None, error
         if failure is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -50,8 +51,12 @@ def path_of(address: str | Address) -> str:
     Raises:
         ValueError: It is no address.
     """
-    if isinstance(address, Address):
-        address = address.address
+    return _path(address.address if isinstance(address, Address) else address)
+
+
+@lru_cache(maxsize=256)
+def _path(address: str) -> str:
+    """Senders come again, and what is asked of a message needs each path more than once."""
     if not address:
         return ""
     try:

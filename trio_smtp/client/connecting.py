@@ -69,8 +69,8 @@ class Connector:
                 if target.path:
                     return await trio.open_unix_socket(target.path)
                 return await trio.open_tcp_stream(target.host, target.port)
-            except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name
-                raise DeliveryFailed("connect", str(error)) from error
+            except (OSError, UnicodeError, trio.BrokenResourceError) as error:  # UnicodeError: the host is no name
+                raise DeliveryFailed("connect", str(error) or type(error).__name__) from error
         raise DeliveryFailed("connect", f"no connection in {seconds:g} seconds")
 
 

@@ -48,18 +48,25 @@ class ReplyParser:
         self._lines = 0
 
     @property
-    def pending(self) -> bool:
-        """Octets have come that are in no reply that was returned."""
-        return bool(self._buffer)
+    def pending(self) -> int:
+        """So many octets have come that are in no reply that was returned."""
+        return len(self._buffer)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take octets; any number, so callers bound what they read at a time."""
         self._buffer += data
 
-    def clear(self) -> None:
-        """Throw away what has come: octets from before a TLS handshake are nobody's answer (RFC 3207 section 4.2)."""
-        self._buffer.clear()
+    def take(self, octets: int | None = None) -> bytes:
+        """Take out the first octets that are in no reply that was returned, or all of them."""
+        taken = bytes(self._buffer[:octets])
+        del self._buffer[:octets]
         self._scanned = self._lines = 0
+        return taken
+
+    def next_line(self) -> bytes | None:
+        """Take out the next line, its CRLF included, whatever it is; None: it is not complete."""
+        end = self._buffer.find(b"\r\n")
+        return self.take(end + 2) if end >= 0 else None
 
     def next_reply(self) -> Reply | None:
         """The next reply, or None: it is not complete.
@@ -69,16 +76,24 @@ class ReplyParser:
 
         RFC: RFC 5321 section 4.2.
         """
+        wire = self.next_wire()
+        if wire is None:
+            return None
+        return _parse(wire) if len(wire) > _MOST_KEPT else _parse_again(wire)
+
+    def next_wire(self) -> bytes | None:
+        """The octets of the next reply: its lines up to one without a hyphen behind its code; None: not complete.
+
+        Raises:
+            BadReply: They pass a bound.
+        """
         buffer = self._buffer
         while (end := buffer.find(b"\n", self._scanned)) >= 0:
             start, self._scanned = self._scanned, end + 1
             self._lines += 1
             self._check(self._scanned - start, self._scanned)
             if buffer[start + 3 : start + 4] != b"-":
-                wire = bytes(buffer[: self._scanned])
-                del buffer[: self._scanned]
-                self._scanned = self._lines = 0
-                return _parse(wire) if len(wire) > _MOST_KEPT else _parse_again(wire)
+                return self.take(self._scanned)
         self._check(len(buffer) - self._scanned, len(buffer))
         return None
 

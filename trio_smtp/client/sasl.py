@@ -12,7 +12,7 @@ import attrs
 from trio_smtp.protocol.extras import scramp
 from trio_smtp.protocol.values import ShowsFields
 
-__all__ = ["Auth", "BearerToken", "Exchange", "External", "Password", "make_exchange"]
+__all__ = ["Auth", "BearerToken", "Exchange", "External", "Password", "make_exchange", "plain_response"]
 
 #: A server may not make the client compute for longer than so many iterations take (about half a second).
 MAX_ITERATIONS = 1_000_000
@@ -91,6 +91,11 @@ class Exchange(Protocol):
         ...
 
 
+def plain_response(username: str, password: str, authzid: str = "") -> bytes:
+    """What a client says by PLAIN (RFC 4616)."""
+    return f"{authzid}\0{username}\0{password}".encode()
+
+
 class _Told:
     """A mechanism whose answers do not depend on what the server says."""
 
@@ -116,8 +121,12 @@ class _CramMD5:
 
     def __init__(self, given: Password) -> None:
         self._given = given
+        self._answered = False
 
     def respond(self, challenge: bytes) -> bytes:
+        if self._answered:  # a server could ask without an end, and collect digests
+            raise ValueError("a challenge too many")
+        self._answered = True
         digest = hmac.new(self._given.password.encode(), challenge, "md5").hexdigest()
         return f"{self._given.username} {digest}".encode()
 
@@ -205,7 +214,7 @@ def _password_mechanisms(given: Password, binding: bytes | None) -> Mapping[str,
             makers |= {f"{name}-PLUS": lambda name=f"{name}-PLUS": _Scram(name, given, binding) for name in _SCRAM}  # type: ignore[misc]
         makers |= {name: lambda name=name: _Scram(name, given, binding) for name in _SCRAM}  # type: ignore[misc]
         makers["CRAM-MD5"] = lambda: _CramMD5(given)
-    makers["PLAIN"] = lambda: _Told("PLAIN", b"%b\0%b\0%b" % (given.authzid.encode(), username, password))
+    makers["PLAIN"] = lambda: _Told("PLAIN", plain_response(given.username, given.password, given.authzid))
     if not given.authzid:
         makers["LOGIN"] = lambda: _Told("LOGIN", None, username, password)
     return makers

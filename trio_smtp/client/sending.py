@@ -133,6 +133,8 @@ def outcome(taken: Sequence[str], refused: Mapping[str, Reply], final: Sequence[
         DeliveryRefused: Nobody has the message.
         DeliveryFailed: A reply says neither yes nor no.
     """
+    if len(final) == 1 and positive("end", final[0]):  # most messages
+        return SendResult(final[0], dict.fromkeys(taken, final[0]), dict(refused))
     each = dict(zip(taken, final if len(final) == len(taken) else [*final] * len(taken), strict=True))
     accepted = {name: reply for name, reply in each.items() if positive("end", reply)}
     if not accepted:

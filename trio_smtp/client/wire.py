@@ -5,9 +5,9 @@ After any failure, cancellation included, the connection is closed: nobody knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import final
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Self, final
 
 import trio
 
@@ -59,14 +59,18 @@ class Wire:
         # Waits for the next send.
         self._held = b""
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Whatever is raised in the block ends the use of the connection."""
-        try:
-            yield
-        except BaseException:
+    def guarded(self) -> Self:
+        """Whatever is raised in the block of a ``with`` ends the use of the connection.
+
+        This is no generator of `contextlib`: each message comes through here several times.
+        """
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             self.broken = True
-            raise
 
     def mark_broken(self) -> None:
         """The connection must not be used any more."""
@@ -89,7 +93,7 @@ class Wire:
 
     def replace_stream(self, stream: trio.abc.Stream) -> None:
         """Go on over TLS; what came before the handshake is thrown away (RFC 3207 section 4.2)."""
-        self._parser.clear()
+        self._parser.take()
         self.stream = stream
 
     # Sending
@@ -100,7 +104,8 @@ class Wire:
         Raises:
             DeliveryFailed: The server does not take them in time, or is gone; `uncertain` is passed on.
         """
-        data, self._held = self._held + data, b""
+        if self._held:
+            data, self._held = self._held + data, b""
         with memoryview(data) as view:
             for start in range(0, len(view), BLOCK):
                 with trio.move_on_after(self.timeouts.block) as scope, view[start : start + BLOCK] as block:
@@ -226,7 +231,7 @@ class Wire:
 
     async def replies(self, phases: Sequence[str]) -> list[Reply]:
         """Read a reply for each phase; see `exchange` for a 421 among them."""
-        return [await self.reply(phase) for phase in phases]
+        return [self._at_hand(phase) or await self._wait(phase) for phase in phases]
 
     async def reply(self, phase: str) -> Reply:
         """Read the next reply.
@@ -234,17 +239,25 @@ class Wire:
         Raises:
             DeliveryFailed: None came in time, or what came is none; uncertain in the phase ``"end"``.
         """
-        self._check(phase)
-        if self.goodbye is not None:
+        return self._at_hand(phase) or await self._wait(phase)
+
+    def _at_hand(self, phase: str) -> Reply | None:
+        """The next reply, where it has come already."""
+        if self.broken:
+            self._check(phase)
             return self.goodbye
         reply = self._next(phase)
+        if reply is not None:
+            self._note(reply)
+        return reply
+
+    async def _wait(self, phase: str) -> Reply:
+        seconds = self._seconds(phase)
+        reply: Reply | None = None
+        with trio.move_on_after(seconds):
+            reply = await self._read(phase, uncertain=phase == "end")
         if reply is None:
-            seconds = self._seconds(phase)
-            with trio.move_on_after(seconds) as scope:
-                reply = await self._read(phase, uncertain=phase == "end")
-            if reply is None:
-                assert scope.cancelled_caught
-                raise self._failed(phase, f"no reply in {seconds:g} seconds", uncertain=phase == "end")
+            raise self._failed(phase, f"no reply in {seconds:g} seconds", uncertain=phase == "end")
         self._note(reply)
         return reply
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import ssl
+import sys
 from collections.abc import Iterable
 from email.message import Message
 
 import trio
 
 from trio_smtp.app.session import Session
+from trio_smtp.client.replies import ReplyParser
+from trio_smtp.client.sasl import plain_response
 from trio_smtp.protocol.replies import Reply, parse_reply
 from trio_smtp.protocol.stuffing import octets_of, stuff
 from trio_smtp.server.server import SMTPServer
@@ -35,7 +38,8 @@ class Client:
         self.greeting: Reply
         self.server: SMTPServer
         self.session: Session
-        self._buffer = b""
+        # What a test reads is its own server's: its replies may have any size.
+        self._parser = ReplyParser(max_line=sys.maxsize, max_lines=sys.maxsize, max_octets=sys.maxsize)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send octets as they are."""
@@ -47,13 +51,17 @@ class Client:
         Raises:
             trio.EndOfChannel: The server closed the connection.
         """
-        while b"\r\n" not in self._buffer:
-            data = await self.stream.receive_some(65_536)
-            if not data:
-                raise trio.EndOfChannel(f"the server closed the connection after {self._buffer!r}")
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line + b"\r\n"
+        while (line := self._parser.next_line()) is None:
+            await self._read_more()
+        return line
+
+    async def _read_more(self) -> None:
+        data = await self.stream.receive_some(65_536)
+        if not data:
+            rest = self._parser.take()
+            self._parser.feed(rest)
+            raise trio.EndOfChannel(f"the server closed the connection after {rest!r}")
+        self._parser.feed(data)
 
     async def read_reply(self) -> Reply:
         """Read the next reply.
@@ -62,19 +70,16 @@ class Client:
             trio.EndOfChannel: The server closed the connection.
             ValueError: What the server sent is not a well-formed reply.
         """
-        wire = b""
-        while True:
-            line = await self.read_line()
-            wire += line
-            if line[3:4] != b"-":
-                reply = parse_reply(wire)
-                if not hasattr(self, "greeting"):
-                    self.greeting = reply
-                return reply
+        while (wire := self._parser.next_wire()) is None:
+            await self._read_more()
+        reply = parse_reply(wire)
+        if not hasattr(self, "greeting"):
+            self.greeting = reply
+        return reply
 
     async def read_to_end(self) -> bytes:
         """Read everything up to the end of the connection."""
-        data, self._buffer = self._buffer, b""
+        data = self._parser.take()
         while more := await self.stream.receive_some(65_536):
             data += more
         return data
@@ -109,7 +114,7 @@ class Client:
 
     async def auth_plain(self, username: str, password: str, authzid: str = "") -> Reply:
         """Authenticate by PLAIN with an initial response."""
-        response = base64.b64encode(f"{authzid}\0{username}\0{password}".encode()).decode()
+        response = base64.b64encode(plain_response(username, password, authzid)).decode()
         return await self.command(f"AUTH PLAIN {response}")
 
     async def send_message(self, sender: str, recipients: Iterable[str], data: bytes | Message) -> Reply:
