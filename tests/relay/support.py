@@ -1,4 +1,4 @@
-"""What the tests of `proxy` and `lmtp` share: a front in memory, before a server in memory or one that follows a script."""
+"""What the tests of `proxy` and `lmtp` share: a front in memory, before a server in memory, or one with a script."""
 
 from __future__ import annotations
 

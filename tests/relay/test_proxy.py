@@ -226,8 +226,7 @@ async def test_a_received_field(first: bytes) -> None:
         await front.begin("b@example.com")
         await front.data(first)
     (message,) = box.messages
-    head, _, rest = message.partition(b"\r\n" if first != b" folded\r\n" else b"\r\n\r\n")
-    assert head.startswith(b"Received: from client.example")
+    assert message.startswith(b"Received: from client.example")
     assert b"by front.example with ESMTP" in message
     assert message.endswith(first)
     assert (b"\r\n\r\n folded" in message) is (first == b" folded\r\n")

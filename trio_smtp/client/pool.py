@@ -149,7 +149,9 @@ class Pool:
                 kept.count()
                 given: TransactionOptions = {**options, **(await prepare(kept.client))} if prepare else options
                 return kept, await kept.client.transaction(sender, **given).__aenter__()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, DeliveryRefused) and error.reply.code == 521:
+                    await kept.client.aclose()  # it takes no mail (RFC 7504)
                 await self._give_back(kept)
                 raise
 

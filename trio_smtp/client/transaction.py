@@ -197,6 +197,11 @@ class Transaction:
         self._over = not (self._transfer.chunking and all(reply.code >= 400 for reply in self.replies))
         return self.replies
 
+    async def abandon(self) -> None:
+        """Close the connection: the server gets no more of this transaction, and a pool does not use it again."""
+        self._over = True
+        await self._wire.close()
+
     def _fits(self, phase: str, reply: Reply) -> bool:
         with self._wire.guarded():
             return positive(phase, reply, 3 if phase == "data" else 2)

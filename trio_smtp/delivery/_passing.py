@@ -137,23 +137,21 @@ class Passing:
             self._report(str(error), error.uncertain)
             self._transaction = None
             raise refusal(UNANSWERED if error.uncertain else LOST) from None
-        except trio.ClosedResourceError:  # the transaction was ended beside this
-            self._transaction = None
-            raise refusal(LOST) from None
 
     def _open(self) -> Transaction:
         if self._transaction is None:
             raise refusal(LOST)
         return self._transaction
 
-    def _judge(self, reply: Reply) -> Reply:
-        """A reply that says yes; anything else is raised."""
-        if reply.code >= 400:
-            if ends_session(reply):
-                self._report(f"the server said {shown(reply)}", False)
-                self._transaction = None
-            raise refusal(reply)
-        return reply
+    async def _judge(self, transaction: Transaction, reply: Reply) -> None:
+        """Raise what says no; where the next server ends the session by it, the transaction is over."""
+        if reply.code < 400:
+            return
+        if ends_session(reply):
+            self._report(f"the server said {shown(reply)}", False)
+            self._transaction = None
+            await transaction.abandon()
+        raise refusal(reply)
 
     # The steps
 
@@ -207,7 +205,7 @@ class Passing:
                 asked["orcpt"] = recipient.original.address  # RFC 3461 section 5.2.1: it has another address from here
         with self._translating():
             reply = await transaction.recipient(recipient, **asked)
-        self._judge(reply)
+        await self._judge(transaction, reply)
         self.recipients.append(recipient)
         return reply
 
@@ -221,7 +219,7 @@ class Passing:
         if not self.started:
             with self._translating():
                 reply = await transaction.data_start()
-            self._judge(reply)
+            await self._judge(transaction, reply)
             self.started = True
 
     async def pass_on(self, ctx: DataContext, *, received: bool) -> Sequence[Reply]:
@@ -237,7 +235,6 @@ class Passing:
         Raises:
             SMTPError: The message is not whole, has a CR or LF alone, or the next server is lost.
         """
-        transaction = self._open()
         head = received_field(ctx) if received else b""
         try:
             async for chunk in ctx.stream:
@@ -247,18 +244,25 @@ class Passing:
                     head = b""
                 await self._write(chunk)
             await self._write(head)
+            transaction = self._open()
             with self._translating():
-                try:
-                    return await transaction.finish()
-                except DeliveryFailed as error:
-                    if not transaction.replies:
-                        raise
-                    # A recipient whose verdict has come has it.
-                    self._report(str(error), error.uncertain)
-                    missing = len(transaction.accepted) - len(transaction.replies)
-                    return [*transaction.replies, *[UNANSWERED] * missing]
+                replies = await self._finish(transaction)
         except BareNewline:
             raise SMTPError("The message has a CR or LF alone", 550, "5.6.0") from None
+        if any(map(ends_session, replies)):
+            await transaction.abandon()
+        return replies
+
+    async def _finish(self, transaction: Transaction) -> Sequence[Reply]:
+        try:
+            return await transaction.finish()
+        except DeliveryFailed as error:
+            if not transaction.replies:
+                raise
+            # The verdicts that have come are known.
+            self._report(str(error), error.uncertain)
+            missing = len(transaction.accepted) - len(transaction.replies)
+            return [*transaction.replies, *[UNANSWERED] * missing]
 
     async def _write(self, octets: bytes) -> None:
         transaction = self._open()
