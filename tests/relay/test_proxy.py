@@ -430,6 +430,12 @@ def test_arguments_that_are_not_allowed(url: str, options: dict[str, Any], names
     assert "u:p" not in str(caught.value)
 
 
+def test_an_option_that_there_is_not() -> None:
+    options: dict[str, Any] = {"recieved": False}
+    with pytest.raises(TypeError, match="proxy takes no 'recieved'; it takes announce, auth, "):
+        proxy("smtp://mx", **options)
+
+
 async def test_the_log_names_the_next_server_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     box = Mailbox()

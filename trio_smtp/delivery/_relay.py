@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -40,7 +40,7 @@ from ._passing import Passing, Prepare
 from ._trace import recipients_of
 from ._verdicts import passed_on, refusal, shown, worst
 
-__all__ = ["Mixed", "OnRefused", "Relay", "RelayStats", "Settings", "make_relay"]
+__all__ = ["Mixed", "OnRefused", "Relay", "RelayOptions", "RelayStats", "Settings", "make_relay"]
 
 #: What a client of SMTP, which has one reply for all recipients, is told where one has the message and another has not.
 Mixed = Literal["split", "accept", "retry"]
@@ -73,22 +73,68 @@ class RelayStats:
     uncertain: int = 0
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """How mail is passed on; what each means stands at `proxy` and `lmtp`."""
+class RelayOptions(Options, total=False):
+    """What `proxy` and `lmtp` take besides the URL; all of it may be left out.
 
-    url: str = attrs.field(repr=False)
-    name: str
-    protocol: Literal["smtp", "lmtp"]
+    What `trio_smtp.client.connect` takes may be given too, and means the same. Only `timeouts` are shorter: 30 seconds
+    to connect, 120 for an answer, 300 for the answer to a message. Keep them below `Config.handler_timeout`, which ends
+    the client's session.
+
+    Attributes:
+        announce: How the next server is told of the client. ``"xforward"``: for its log, where it offers XFORWARD.
+            ``"xclient"``: instead of our address; it must offer XCLIENT. ``"proxy"``: by a header of the PROXY
+            protocol, version 1, which it must expect. With the last two each client has a connection of its own. None,
+            the default: not at all.
+        received: Put a Received field in front of the message (default: True). Without it nothing ends a loop.
+        patience: Seconds for everything up to the reply to MAIL, the wait for a free connection included; then 451
+            (default: 120).
+        size: Connections to the next server (default: 100). Each transaction has one from MAIL to its end.
+        idle: A connection that was not used for so many seconds is not used again (default: 30).
+        max_messages: A connection that had so many transactions is closed (default: 100).
+    """
+
     announce: Announce | None
     received: bool
     patience: float
     size: int
     idle: float
     max_messages: int
-    options: Options = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How mail is passed on; what each means stands at `RelayOptions` and `lmtp`.
+
+    Attributes:
+        url: The next server.
+        name: Of the delivery, for the log.
+        protocol: What the next server speaks.
+        given: What the program has chosen.
+        mixed: See `lmtp`.
+        on_refused: See there.
+    """
+
+    url: str = attrs.field(repr=False)
+    name: str
+    protocol: Literal["smtp", "lmtp"]
+    given: RelayOptions = attrs.field(repr=False)
     mixed: Mixed = "accept"
     on_refused: OnRefused | None = None
+
+    @property
+    def announce(self) -> Announce | None:
+        """See `RelayOptions`."""
+        return self.given.get("announce")
+
+    @property
+    def received(self) -> bool:
+        """See `RelayOptions`."""
+        return self.given.get("received", True)
+
+    @property
+    def patience(self) -> float:
+        """See `RelayOptions`."""
+        return self.given.get("patience", 120)
 
     @property
     def place(self) -> str:
@@ -103,11 +149,14 @@ class Settings:
 
     def make_pool(self, session: Session | None = None) -> Pool:
         """A pool of sessions; for one client where it is given."""
-        options: Options = {"timeouts": _TIMEOUTS, **self.options}
-        if session is not None and self.announce == "proxy":
-            options["preface"] = proxy_header(session)
-        size = self.size if session is None else 1
-        return Pool(self.url, size=size, idle=self.idle, max_messages=self.max_messages, **options)
+        given: dict[str, Any] = {"timeouts": _TIMEOUTS, "size": 100, **self.given}
+        for name in ("announce", "received", "patience"):
+            given.pop(name, None)
+        if session is not None:
+            given["size"] = 1
+            if self.announce == "proxy":
+                given["preface"] = proxy_header(session)
+        return Pool(self.url, **given)
 
 
 class Relay:
@@ -138,7 +187,13 @@ def make_relay(settings: Settings) -> Relay:
 
     Raises:
         ValueError: A setting is not allowed; the text names it.
+        TypeError: There is no such setting.
     """
+    unknown = sorted(settings.given.keys() - RelayOptions.__optional_keys__)
+    if unknown:
+        raise TypeError(
+            f"{settings.name} takes no {unknown[0]!r}; it takes {', '.join(sorted(RelayOptions.__optional_keys__))}"
+        )
     protocol = settings.protocol
     scheme = settings.url.partition("://")[0]
     schemes = ("smtp", "smtps", "smtp+unix") if protocol == "smtp" else ("lmtp", "lmtp+unix")
@@ -150,9 +205,9 @@ def make_relay(settings: Settings) -> Relay:
         raise ValueError(f"mixed must be 'split', 'accept' or 'retry', not {settings.mixed!r}")
     if not settings.patience > 0:
         raise ValueError(f"patience must be a number of seconds above 0, not {settings.patience!r}")
-    if settings.announce == "xclient" and ("@" in urlsplit(settings.url).netloc or settings.options.get("auth")):
+    if settings.announce == "xclient" and ("@" in urlsplit(settings.url).netloc or settings.given.get("auth")):
         raise ValueError("announce='xclient' begins the session anew: neither auth nor a user in the URL outlives it")
-    if "preface" in settings.options:
+    if "preface" in settings.given:
         raise ValueError("preface: announce='proxy' makes it")
     settings.make_pool()  # raises here what is wrong with the rest
     return Relay(settings)

@@ -18,26 +18,14 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from trio_smtp.client import Options
-
 from ._announcing import Announce
-from ._relay import Mixed, OnRefused, Relay, RelayStats, Settings, make_relay
+from ._relay import Mixed, OnRefused, Relay, RelayOptions, RelayStats, Settings, make_relay
 
-__all__ = ["Announce", "Mixed", "OnRefused", "Relay", "RelayStats", "lmtp"]
+__all__ = ["Announce", "Mixed", "OnRefused", "Relay", "RelayOptions", "RelayStats", "lmtp"]
 
 
 def lmtp(
-    url: str,
-    *,
-    mixed: Mixed = "split",
-    on_refused: OnRefused | None = None,
-    announce: Announce | None = None,
-    received: bool = True,
-    patience: float = 120,
-    size: int = 100,
-    idle: float = 30,
-    max_messages: int = 100,
-    **options: Unpack[Options],
+    url: str, *, mixed: Mixed = "split", on_refused: OnRefused | None = None, **options: Unpack[RelayOptions]
 ) -> Relay:
     """Pass mail on to a mailbox server by LMTP while it comes in. The module says what a client is told.
 
@@ -47,38 +35,19 @@ def lmtp(
         on_refused: Awaited where the client is told 250 and not all recipients have the message: with the others, each
             with the mailbox server's reply, and the context. With ``"split"`` these are recipients that a handler of
             `on_data` has added. What it raises is logged.
-        announce: See `trio_smtp.delivery.proxy.proxy`.
-        received: See there.
-        patience: See there.
-        size: See there.
-        idle: See there.
-        max_messages: See there.
-        options: See there.
+        options: See `RelayOptions`.
 
     Returns:
         A plugin; its `stats` count.
 
     Raises:
         ValueError: An argument is not allowed.
+        TypeError: There is no such option.
 
     Example:
         >>> app.use(lmtp("lmtp+unix:///run/dovecot/lmtp"))
 
     RFC: RFC 2033.
     """
-    return make_relay(
-        Settings(
-            url=url,
-            name="lmtp",
-            protocol="lmtp",
-            announce=announce,
-            received=received,
-            patience=patience,
-            size=size,
-            idle=idle,
-            max_messages=max_messages,
-            options=options,
-            mixed=mixed,
-            on_refused=on_refused,
-        )
-    )
+    settings = Settings(url=url, name="lmtp", protocol="lmtp", given=options, mixed=mixed, on_refused=on_refused)
+    return make_relay(settings)

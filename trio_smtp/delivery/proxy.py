@@ -22,25 +22,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from trio_smtp.client import Options
-
 from ._announcing import Announce
-from ._relay import Relay, RelayStats, Settings, make_relay
+from ._relay import Relay, RelayOptions, RelayStats, Settings, make_relay
 
-__all__ = ["Announce", "Relay", "RelayStats", "proxy"]
+__all__ = ["Announce", "Relay", "RelayOptions", "RelayStats", "proxy"]
 
 
-def proxy(
-    url: str,
-    *,
-    announce: Announce | None = None,
-    received: bool = True,
-    patience: float = 120,
-    size: int = 100,
-    idle: float = 30,
-    max_messages: int = 100,
-    **options: Unpack[Options],
-) -> Relay:
+def proxy(url: str, **options: Unpack[RelayOptions]) -> Relay:
     """Pass mail on to another SMTP server while it comes in. The module says what a client is told.
 
     Handlers of MAIL, RCPT and DATA that are registered before or after are asked first, and may refuse or rewrite; the
@@ -48,44 +36,23 @@ def proxy(
     Where they change the sender or the recipients of a message that the next server waits for already, the transaction
     there is begun anew.
 
-    AUTH ends here: `auth`, or a user in the URL, logs in at the next server. In LMTP a refusal holds for all recipients
-    who were accepted.
+    AUTH ends here: `auth`, or a user in the URL, logs in at the next server. In LMTP a refusal of the message holds for
+    all recipients who were accepted.
 
     Args:
         url: ``smtp://host:port``, ``smtps://host:port`` or ``smtp+unix:///path``; see `trio_smtp.client.connect`.
-        announce: How the next server is told of the client. ``"xforward"``: for its log, where it offers XFORWARD.
-            ``"xclient"``: instead of our address; it must offer XCLIENT. ``"proxy"``: by a header of the PROXY
-            protocol, version 1, which it must expect. With the last two each client has a connection of its own.
-        received: Put a Received field in front of the message. Without it nothing ends a loop of servers.
-        patience: Seconds for everything up to the reply to MAIL, the wait for a free connection included; then 451.
-        size: Connections to the next server. Each transaction has one from MAIL to its end.
-        idle: A connection that was not used for so many seconds is not used again.
-        max_messages: A connection that had so many transactions is closed.
-        options: See `trio_smtp.client.connect`. `timeouts` are shorter than there: 30 seconds to connect, 120 for an
-            answer, 300 for the answer to a message; keep them below `Config.handler_timeout`.
+        options: See `RelayOptions`.
 
     Returns:
         A plugin; its `stats` count.
 
     Raises:
         ValueError: An argument is not allowed.
+        TypeError: There is no such option.
 
     Example:
         >>> app.use(proxy("smtp://old-server.example:25", tls="opportunistic"))
 
     RFC: RFC 5321, RFC 1870, RFC 3030, RFC 3461, RFC 6531, RFC 8689.
     """
-    return make_relay(
-        Settings(
-            url=url,
-            name="proxy",
-            protocol="smtp",
-            announce=announce,
-            received=received,
-            patience=patience,
-            size=size,
-            idle=idle,
-            max_messages=max_messages,
-            options=options,
-        )
-    )
+    return make_relay(Settings(url=url, name="proxy", protocol="smtp", given=options))
