@@ -1,11 +1,13 @@
-"""Real next servers: Postfix behind `proxy`, Dovecot's LMTP with Sieve behind `lmtp`."""
+"""Real next servers: Postfix and Exim behind `proxy`, Dovecot's LMTP with Sieve behind `lmtp`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,17 @@ import trio
 
 from tests.client.support import Mailbox
 from tests.client.test_real_servers import arrived, needs_postfix
-from tests.front_ends_support import PATIENCE, Postfix, submit
+from tests.front_ends_support import LIFETIME, PATIENCE, Postfix, submit
 from tests.socket_support import port_of, serving
 from tests.test_real_front_ends import postfix as postfix  # noqa: PLC0414 - a fixture
+from tests.test_real_senders import exim_directory as exim_directory  # noqa: PLC0414 - a fixture
+from tests.test_real_senders import needs_exim
 from trio_smtp import App
 from trio_smtp.delivery.lmtp import lmtp
 from trio_smtp.delivery.proxy import proxy
 
 from .dovecot_support import Dovecot, dovecot
-from .support import LMTP, MAIL, front
+from .support import LMTP, MAIL, front, relay_to
 
 EIGHT_BIT = "Subject: Hi\r\n\r\nGrüße\r\n".encode()
 SIEVE = {
@@ -144,3 +148,60 @@ class TestDovecot:
                     await trio.sleep(0.05)
         (message,) = mailboxes.mails("bob")
         assert b"It works." in message
+
+
+EXIM_CONF = """\
+exim_path = {exim}
+primary_hostname = next.example.org
+spool_directory = {directory}/spool
+log_file_path = {directory}/log-%s
+disable_ipv6
+keep_environment =
+message_size_limit = 100K
+acl_smtp_rcpt = judge
+begin acl
+judge:
+  deny local_parts = nobody
+       message = Unknown user
+  accept
+"""
+
+
+class TestExim:
+    pytestmark = needs_exim
+
+    async def test_behind_a_proxy(self, exim_directory: Path) -> None:
+        program = shutil.which("exim4") or ""
+        conf = exim_directory / "exim.conf"
+        conf.write_text(EXIM_CONF.format(exim=program, directory=exim_directory), encoding="utf-8")
+        async with trio.open_nursery() as nursery:
+
+            async def open_stream() -> trio.SocketStream:
+                """An Exim of its own for each connection, as inetd starts them."""
+                ours, theirs = socket.socketpair()
+                command = ["timeout", str(LIFETIME), program, "-C", str(conf), "-bs", "-odq"]
+                start = partial(trio.run_process, command, stdin=theirs.fileno(), stdout=theirs.fileno(), check=False)
+                nursery.start_soon(_and_close, start, theirs)
+                return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+            async with front(relay_to(open_stream, received=True)) as found:
+                assert await found.begin("nobody@example.net", "b@example.net") == [250, 550, 250]
+                (reply,) = await found.data()
+                assert reply.startswith("250 2.0.0 Queued as 1")
+                assert await found.say("MAIL FROM:<a@example.org> SIZE=200000") == [552]
+                assert await found.begin("b@example.net") == [250, 250]
+                await found.client.send_bytes(b"BDAT %d LAST\r\n%b" % (len(EIGHT_BIT), EIGHT_BIT))
+                assert (await found.client.read_reply()).code == 250
+                assert await found.say("QUIT") == [221]
+        # The bodies in its queue, each behind a line with its name.
+        queued = [path.read_bytes().partition(b"\n")[2] for path in (exim_directory / "spool/input").rglob("*-D")]
+        assert sorted(queued) == sorted(body(each) for each in (MAIL, EIGHT_BIT))
+
+
+def body(message: bytes) -> bytes:
+    return message.partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n")
+
+
+async def _and_close(run: Callable[[], Awaitable[object]], end: socket.socket) -> None:
+    with end:
+        await run()
