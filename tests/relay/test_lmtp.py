@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.support import Lines, Mailbox, Script
-from trio_smtp import Address, App, Config, DataContext, Reply
+from trio_smtp import Address, App, Config, DataContext, RcptToContext, Reply
 from trio_smtp.delivery.lmtp import Mixed, lmtp
 
 from .support import LMTP, MAIL, before, before_scripts, shown
@@ -143,6 +143,30 @@ async def test_recipients_that_handlers_have_refused() -> None:
         assert [reply[:3] for reply in replies] == ["550", "550"]
     ((envelope, _),) = box.taken
     assert [str(each) for each in envelope.rcpt_to] == ["b@example.com"]
+
+
+@pytest.mark.parametrize("others", [(), ("d@example.com",)])
+async def test_recipients_that_are_refused_when_the_transaction_is_begun_anew(others: tuple[str, ...]) -> None:
+    """Each is told so; the others get the message."""
+    box, app = Mailbox(), App()
+    asked: list[str] = []
+
+    @box.app.on_rcpt_to
+    async def once(ctx: RcptToContext) -> None:
+        asked.append(ctx.address.local_part)
+        if asked.count("c") > 1 and ctx.address.local_part == "c":
+            ctx.reject("Gone meanwhile", 550, enhanced="5.1.1")
+
+    @app.on_data
+    async def refuse(ctx: DataContext) -> None:
+        ctx.reject_recipient(ctx.recipients[0], "Not this one", 550)
+
+    async with before(box.app, BACK, LMTP, app=app) as front:
+        await front.begin("b@example.com", "c@example.com", *others)
+        replies = await front.data(replies=2 + len(others))
+        assert replies[1] == "550 5.1.1 Gone meanwhile"
+        assert [reply[:3] for reply in replies] == ["550", "550", *["250"] * len(others)]
+    assert [str(each) for envelope, _ in box.taken for each in envelope.rcpt_to] == [*others]
 
 
 def ends_with(*replies: bytes) -> Script:

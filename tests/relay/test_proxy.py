@@ -330,6 +330,19 @@ class TestOtherHandlers:
         assert [str(each) for each in envelope.rcpt_to] == ["b@example.com", "added@example.com"]
         assert message == MAIL
 
+    async def test_they_add_a_recipient_that_is_refused(self) -> None:
+        """The client is told: nobody has the message."""
+        box, app = Mailbox(), App()
+
+        @app.on_data
+        async def add(ctx: DataContext) -> None:
+            ctx.envelope.rcpt_to.append(Address.parse("nobody@example.com"))
+
+        async with before(picky(box), app=app) as front:
+            await front.begin("b@example.com")
+            assert await front.data() == ["550 5.1.1 No such user / here"]
+        assert box.messages == []
+
     async def test_they_take_mail_for_themselves(self) -> None:
         """A middleware that goes on with RCPT alone: the next server gets the MAIL all the same."""
         box, app = Mailbox(), App()

@@ -31,6 +31,7 @@ from trio_smtp import (
     Reply,
     Running,
     Session,
+    SMTPError,
     TransactionEndContext,
 )
 from trio_smtp.client import Client, Options, Pool, Timeouts
@@ -274,7 +275,12 @@ class _Handlers:
         await self._close(passing)
         passing, _ = await self._begin(ctx.session, envelope)
         for recipient in recipients:
-            await passing.recipient(recipient)
+            try:
+                await passing.recipient(recipient)
+            except SMTPError as error:
+                if not (isinstance(ctx, DataContext) and ctx.session.lmtp and recipient in ctx.recipients):
+                    raise
+                ctx.reject_recipient(recipient, error.reply.lines, error.code, enhanced=error.enhanced)
         return passing
 
     # The handlers
@@ -307,17 +313,17 @@ class _Handlers:
     async def take(self, ctx: DataContext) -> None:
         """The message."""
         recipients = recipients_of(ctx)
-        if not recipients:
-            await self._close(self._known(ctx.envelope))
+        passing = await self._aligned(ctx, recipients) if recipients else self._known(ctx.envelope)
+        if not recipients or passing is None or not passing.recipients:
+            await self._close(passing)
             await ctx.stream.discard()
             return
-        passing = await self._aligned(ctx, recipients)
         try:
             await passing.start()
             replies = await passing.pass_on(ctx, received=self._settings.received)
         finally:
             await passing.close()
-        await self._conclude(ctx, recipients, replies)
+        await self._conclude(ctx, passing.recipients, replies)
 
     async def end(self, ctx: TransactionEndContext) -> None:
         """A transaction has ended."""
