@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from ._announcing import Announce
-from ._relay import Mixed, OnRefused, Relay, RelayOptions, RelayStats, Settings, make_relay
+from ._relay import Relay, RelayStats, make_relay
+from ._settings import Mixed, OnRefused, RelayOptions, Settings
 
 __all__ = ["Announce", "Mixed", "OnRefused", "Relay", "RelayOptions", "RelayStats", "lmtp"]
 

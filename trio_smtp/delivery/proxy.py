@@ -23,7 +23,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from ._announcing import Announce
-from ._relay import Relay, RelayOptions, RelayStats, Settings, make_relay
+from ._relay import Relay, RelayStats, make_relay
+from ._settings import RelayOptions, Settings
 
 __all__ = ["Announce", "Relay", "RelayOptions", "RelayStats", "proxy"]
 
