@@ -30,7 +30,19 @@ from trio_smtp.testing import Client, open_client
 from .conftest import CertificateFiles
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SERVERS = ("smallest", "domain_filter", "auth", "starttls", "resources", "memory_channel", "spool", "smarthost")
+SERVERS = (
+    "smallest",
+    "domain_filter",
+    "auth",
+    "starttls",
+    "resources",
+    "memory_channel",
+    "spool",
+    "smarthost",
+    "tls_front",
+)
+#: Run in tests/relay: it listens on a Unix socket, and speaks LMTP.
+ELSEWHERE = ("lmtp_behind_postfix",)
 MESSAGE = b"Subject: Hello\r\n\r\nIt works.\r\n"
 ALICE = "alice@example.com"
 
@@ -66,7 +78,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SERVERS, "inside_asyncio", "test_my_handlers"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SERVERS, *ELSEWHERE, "inside_asyncio", "test_my_handlers"}
 
 
 @pytest.mark.parametrize("name", SERVERS)

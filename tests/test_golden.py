@@ -171,10 +171,10 @@ def example_cases() -> dict[str, Case]:
             example("test_my_handlers"), config(), (*lines("HELO me"), *transaction(ALICE, carol, "bob@x"), *bye)
         ),
     }
-    # These write files, or run a loop of their own; tests/test_examples.py and tests/test_background_docs.py run them.
-    assert {*cases, "resources", "spool", "smarthost", "inside_asyncio"} == {
-        path.stem for path in EXAMPLES.glob("*.py")
-    }
+    # These write files, need a next server, or run a loop of their own; tests/test_examples.py, tests/relay and
+    # tests/test_background_docs.py run them.
+    others = {"resources", "spool", "smarthost", "tls_front", "lmtp_behind_postfix", "inside_asyncio"}
+    assert {*cases, *others} == {path.stem for path in EXAMPLES.glob("*.py")}
     return cases
 
 

@@ -13,7 +13,9 @@ from trio_smtp import Address, Reply
 from .burst import send_burst
 from .commands import Parameters, mail_command
 from .driver import Sending
-from .errors import DeliveryError, DeliveryFailed
+from .errors import DeliveryError, DeliveryFailed, DeliveryRefused
+from .extensions import without_requiretls
+from .hello import attributes_command, is_hello_name, say, say_hello
 from .ready import Ready, check_chunking, make_ready
 from .results import Content, EnvelopeOptions, Mail, Recipients, SendResult, TransactionOptions
 from .sending import RSET, Commands
@@ -221,6 +223,50 @@ class Client:
             chunking=check_chunking(self.extensions, wanted=options.get("chunking", False) or binary),
             newlines=options.get("newlines", "keep" if binary else "crlf"),
         )
+
+    async def xforward(self, attributes: Mapping[str, str | None]) -> Reply:
+        """Tell the server where the next message came from, for its log (XFORWARD).
+
+        Args:
+            attributes: By name, such as ``ADDR``; those that the server does not take are left out. None, and what is
+                longer than 200 octets or not printable ASCII, is sent as not available.
+
+        Returns:
+            The reply.
+
+        Raises:
+            ExtensionMissing: The server does not offer XFORWARD.
+            DeliveryFailed: There was no answer.
+        """
+        with self._use():
+            async with self._tidy():
+                return await say(self._wire, attributes_command("XFORWARD", attributes, self.extensions), "xforward")
+
+    async def xclient(self, attributes: Mapping[str, str | None], *, hello: str) -> None:
+        """Tell the server for which client this session speaks (XCLIENT); the session begins anew, and EHLO follows.
+
+        Args:
+            attributes: See `xforward`.
+            hello: What EHLO says: the client's own word.
+
+        Raises:
+            ExtensionMissing: The server does not offer XCLIENT.
+            DeliveryRefused: The server refused, in the phase ``"xclient"`` or ``"hello"``: the session is of no use.
+            DeliveryFailed: There was no answer.
+            ValueError: `hello` is not one word of printable ASCII.
+        """
+        if not is_hello_name(hello):
+            raise ValueError(f"hello must be one word of printable ASCII, not {hello!r}")
+        line = attributes_command("XCLIENT", attributes, self.extensions)
+        with self._use():
+            async with self._tidy():
+                reply = await say(self._wire, line, "xclient")
+                if reply.code >= 400:
+                    raise DeliveryRefused(reply, phase="xclient")
+                if reply.code != 220:
+                    raise DeliveryFailed("xclient", f"the server answered with code {reply.code}")
+                extensions = await say_hello(self._wire, hello, lmtp=self.lmtp)
+        self.extensions = extensions if self.tls is not None else without_requiretls(extensions)
 
     async def reset(self) -> Reply:
         """Say RSET; returns the reply.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,9 +18,9 @@ from trio_smtp.protocol.channel_binding import channel_binding
 
 from .client import Client
 from .errors import DeliveryFailed, DeliveryRefused, ExtensionMissing
-from .extensions import auth_mechanisms, parse_extensions
+from .extensions import auth_mechanisms, without_requiretls
+from .hello import is_hello_name, say, say_hello
 from .sasl import Auth, Exchange, Password, make_exchange
-from .sending import Commands
 from .target import Target, parse_url
 from .timeouts import Timeouts
 from .wire import Watcher, Wire
@@ -31,7 +30,6 @@ __all__ = ["Connector", "Options", "TLSMode", "connect", "make_connector"]
 #: STARTTLS is needed; used where it is offered; not used.
 TLSMode = Literal["required", "opportunistic", "none"]
 
-_WORD = re.compile(r"[!-~]{1,255}")
 #: A longer response does not go on the line of the command (RFC 4954 section 4).
 _LONGEST_INITIAL = 400
 
@@ -49,12 +47,15 @@ class Connector:
     timeouts: Timeouts = attrs.Factory(Timeouts)
     watch: Watcher | None = None
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None
+    preface: bytes = b""
 
     async def open(self) -> Client:
         """Open a session; see `connect` for what is raised."""
         stream = await self._open_stream()
         wire = Wire(stream, self.timeouts, self.watch)
         try:
+            if self.preface:
+                await wire.send(self.preface, "connect")
             return await _Opening(self, wire).run()
         except BaseException:
             await wire.close()
@@ -99,26 +100,16 @@ class _Opening:
             extensions = await self._hello()
         if self._connector.auth is not None:
             await self._authenticate(self._connector.auth, extensions)
-        if self._tls is None:  # without TLS the promise of REQUIRETLS is broken already (RFC 8689 section 2)
-            extensions = {name: words for name, words in extensions.items() if name != "REQUIRETLS"}
+        if self._tls is None:
+            extensions = without_requiretls(extensions)
         return Client(self._wire, extensions, tls=self._tls, lmtp=self._lmtp)
 
     async def _say(self, line: str, phase: str, shown: str | None = None) -> Reply:
-        (reply,) = await self._wire.exchange(Commands((f"{line}\r\n".encode(),), (phase,)), shown=shown)
-        return reply
+        return await say(self._wire, line, phase, shown)
 
     async def _hello(self) -> Mapping[str, str]:
         name = self._connector.local_hostname or _own_name(self._wire.stream)
-        reply = await self._say(f"{'LHLO' if self._lmtp else 'EHLO'} {name}", "hello")
-        if 500 <= reply.code < 600 and not self._lmtp:
-            reply = await self._say(f"HELO {name}", "hello")
-            if reply.code == 250:
-                return {}
-        if reply.code >= 400:
-            raise DeliveryRefused(reply, phase="hello")
-        if reply.code != 250:
-            raise DeliveryFailed("hello", f"the server answered with code {reply.code}")
-        return parse_extensions(reply)
+        return await say_hello(self._wire, name, lmtp=self._lmtp)
 
     # TLS
 
@@ -227,6 +218,7 @@ class Options(TypedDict, total=False):
     timeouts: Timeouts | None
     watch: Watcher | None
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None
+    preface: bytes
 
 
 def make_connector(url: str, options: Options) -> Connector:
@@ -241,7 +233,7 @@ def make_connector(url: str, options: Options) -> Connector:
         tls = "none" if target.path else "opportunistic" if target.protocol == "lmtp" else "required"
     elif tls not in ("required", "opportunistic", "none"):
         raise ValueError(f"tls must be 'required', 'opportunistic' or 'none', not {tls!r}")
-    if name is not None and not _WORD.fullmatch(name):
+    if name is not None and not is_hello_name(name):
         raise ValueError(f"local_hostname must be one word of printable ASCII, not {name!r}")
     return Connector(
         target=target,
@@ -253,6 +245,7 @@ def make_connector(url: str, options: Options) -> Connector:
         timeouts=options.get("timeouts") or Timeouts(),
         watch=options.get("watch"),
         open_stream=options.get("open_stream"),
+        preface=options.get("preface", b""),
     )
 
 
@@ -284,6 +277,7 @@ async def connect(url: str, **options: Unpack[Options]) -> AsyncIterator[Client]
             * ``watch``: called with ``"C"`` or ``"S"`` and each line of the dialogue but for the messages; secrets are
               masked.
             * ``open_stream``: gives the stream, in place of a connection to the host and port.
+            * ``preface``: octets that are sent before anything else, TLS included: a header of the PROXY protocol.
 
     Yields:
         The client.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from trio_smtp import Reply
 
-__all__ = ["auth_mechanisms", "parse_extensions"]
+__all__ = ["auth_mechanisms", "parse_extensions", "without_requiretls"]
 
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =](.*))?")
 
@@ -32,3 +32,8 @@ def parse_extensions(reply: Reply) -> Mapping[str, str]:
 def auth_mechanisms(extensions: Mapping[str, str]) -> frozenset[str]:
     """The names of the SASL mechanisms that a server offers, in upper case."""
     return frozenset(extensions.get("AUTH", "").upper().split())
+
+
+def without_requiretls(extensions: Mapping[str, str]) -> Mapping[str, str]:
+    """What a server offers, but for REQUIRETLS: without TLS its promise is broken already (RFC 8689 section 2)."""
+    return MappingProxyType({name: words for name, words in extensions.items() if name != "REQUIRETLS"})

@@ -25,6 +25,8 @@ __all__ = ["Pool"]
 
 
 _T = TypeVar("_T")
+#: What is said on a session that was kept before the server knows of a transaction.
+_BEFORE = frozenset({"xclient", "xforward", "mail"})
 
 
 @attrs.define(eq=False)
@@ -126,15 +128,30 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(
-        self, sender: str | Address, **options: Unpack[TransactionOptions]
+        self,
+        sender: str | Address,
+        *,
+        prepare: Callable[[Client], Awaitable[TransactionOptions]] | None = None,
+        **options: Unpack[TransactionOptions],
     ) -> AsyncIterator[Transaction]:
-        """A transaction step by step: see `Client.transaction`, and `connect` for what opening a session raises."""
+        """A transaction step by step: see `Client.transaction`, and `connect` for what opening a session raises.
+
+        Args:
+            sender: See `Client.transaction`.
+            prepare: Awaited with the session before MAIL, and again with a fresh session where the first turns out to
+                be over. It may look at what the server offers, use `Client.xforward` and `Client.xclient`, and returns
+                further options. What it raises comes out of this.
+            options: See `TransactionOptions`.
+        """
 
         async def begin(kept: _Kept) -> tuple[_Kept, Transaction]:
             try:
                 kept.count()
-                return kept, await kept.client.transaction(sender, **options).__aenter__()
-            except BaseException:
+                given: TransactionOptions = {**options, **(await prepare(kept.client))} if prepare else options
+                return kept, await kept.client.transaction(sender, **given).__aenter__()
+            except BaseException as error:
+                if isinstance(error, DeliveryRefused) and error.reply.code == 521:
+                    await kept.client.aclose()  # it takes no mail (RFC 7504)
                 await self._give_back(kept)
                 raise
 
@@ -194,7 +211,7 @@ class Pool:
 
 def _never_began(error: DeliveryFailed | DeliveryRefused) -> bool:
     """The server has ended the session before it knew of this transaction."""
-    return error.phase == "mail" and (isinstance(error, DeliveryFailed) or error.reply.code == 421)
+    return error.phase in _BEFORE and (isinstance(error, DeliveryFailed) or error.reply.code == 421)
 
 
 def _has_spoken(client: Client) -> bool:

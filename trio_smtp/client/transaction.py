@@ -32,6 +32,8 @@ class Transaction:
     Attributes:
         reply: The reply to MAIL.
         accepted: The recipients that were taken, in order. In LMTP the replies of `finish` are in this order.
+        replies: The replies to the message that have come. In LMTP a connection may break between two of them: then
+            `finish` raises, and the recipients at the beginning of `accepted` have their replies all the same.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class Transaction:
         "_used",
         "_wire",
         "accepted",
+        "replies",
         "reply",
     )
 
@@ -63,6 +66,7 @@ class Transaction:
     ) -> None:
         self.reply: Reply
         self.accepted: list[str] = []
+        self.replies: list[Reply] = []
         self._wire = wire
         self._use = use
         self._used = ExitStack()
@@ -184,13 +188,19 @@ class Transaction:
         self._check(started=True)
         with self._wire.guarded():
             await self._transfer.send_end()
-            replies = await self._transfer.read_end(len(self.accepted) if self._lmtp else 1)
-            for reply in replies:
+            for _ in range(len(self.accepted) if self._lmtp else 1):
+                (reply,) = await self._transfer.read_end(1)
                 positive("end", reply)
+                self.replies.append(reply)
         # A chunk before the last may be what was refused: its transaction is open.
         self._started = False
-        self._over = not (self._transfer.chunking and all(reply.code >= 400 for reply in replies))
-        return replies
+        self._over = not (self._transfer.chunking and all(reply.code >= 400 for reply in self.replies))
+        return self.replies
+
+    async def abandon(self) -> None:
+        """Close the connection: the server gets no more of this transaction, and a pool does not use it again."""
+        self._over = True
+        await self._wire.close()
 
     def _fits(self, phase: str, reply: Reply) -> bool:
         with self._wire.guarded():
