@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
 import sys
 import types
@@ -412,3 +413,11 @@ def test_envelopes_that_are_none(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         decode_envelope(json.dumps({**ENVELOPE, **change}).encode())
     assert decode_envelope(json.dumps(ENVELOPE).encode()).session.tls == ("TLSv1.3", "TLS_AES_128_GCM_SHA256")
+
+
+def test_the_page_shows_an_envelope_as_it_is() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "redis.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    envelope = decode_envelope(block.encode())
+    assert envelope.recipients[0].parameters == {"NOTIFY": "NEVER"}
+    assert envelope.session.user == "alice"
