@@ -325,3 +325,17 @@ async def test_a_group_that_vanishes_is_made_again(redis: Redis) -> None:
         (second,) = await store(redis.url, SMALL)
         with trio.fail_after(PATIENCE):
             assert (await mails.__anext__()).id == second
+
+
+async def test_the_rights_that_the_page_names_are_enough(redis: Redis) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "redis.md").read_text(encoding="utf-8")
+    writer, reader = (re.findall(r"\+[a-z]+", rights) for rights in re.findall(r"`((?:\+[a-z]+ ?){5,})`", page))
+    for name, rights in (("writer", writer), ("reader", reader)):
+        await redis.cli("ACL", "SETUSER", name, "on", ">pw", "~mail", "~mail:*", *rights)
+    written, read = (redis.url.replace("unix://", f"unix://{name}:pw@") for name in ("writer", "reader"))
+    await redis.cli("XADD", "mail", "*", "other", "x")
+    large = b"line\r\n" * 20_000
+    ids = await store(written, SMALL, large)
+    await take(read, 1, ack=False)
+    assert [mail.id for mail in await take(read, 2)] == ids
+    assert await redis.cli("XLEN", "mail:dead") == "1"
