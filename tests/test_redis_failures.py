@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
 import ssl
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from trio_smtp.testing import open_client
 
 pytestmark = pytest.mark.filterwarnings(
     # coredis leaves the buffers of a connection that was never made to the garbage collector.
-    "ignore:Exception ignored in.*MemoryObject:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Unclosed <MemoryObject:ResourceWarning"
 )
 ID = bulk(b"1-0")
 SMALL = b"Subject: small\r\n\r\ntext\r\n"
@@ -51,6 +53,12 @@ ENVELOPE = {
         "mechanism": "PLAIN",
     },
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _buffers_are_collected_here() -> Iterator[None]:  # and not in the test of another file, which would fail
+    yield
+    gc.collect()
 
 
 async def send(url: str, message: bytes = SMALL, **options: Any) -> Reply:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import signal
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,12 +21,20 @@ from trio_smtp import App, Reply
 from trio_smtp.delivery.redis_stream import Mail, RedisFailure, consume, redis_stream
 from trio_smtp.testing import Client, open_client
 
+from .conftest import CertificateFiles
+
 pytestmark = [
     pytest.mark.program("redis-server", "redis-cli"),
     # coredis leaves the buffers of a connection that was never made to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*MemoryObject:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),
 ]
 SMALL = b"Subject: small\r\n\r\n.text\r\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _buffers_are_collected_here() -> Iterator[None]:  # and not in the test of another file, which would fail
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -339,3 +349,20 @@ async def test_the_rights_that_the_page_names_are_enough(redis: Redis) -> None:
     await take(read, 1, ack=False)
     assert [mail.id for mail in await take(read, 2)] == ids
     assert await redis.cli("XLEN", "mail:dead") == "1"
+
+
+async def test_tls_and_a_certificate_that_is_not_trusted(
+    tmp_path: Path, certificate_files: CertificateFiles, ca_file: Path, client_ssl_context: ssl.SSLContext
+) -> None:
+    with trio.socket.socket() as free:
+        await free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ["--tls-port", port, "--tls-cert-file", str(certificate_files.cert), "--tls-auth-clients", "no"]
+    options += ["--tls-key-file", str(certificate_files.key), "--tls-ca-cert-file", str(ca_file), "--bind", "127.0.0.1"]
+    async with running_redis(tmp_path, *options):
+        url = f"rediss://127.0.0.1:{port}"
+        async with opened(app_for(url, ssl_context=client_ssl_context)) as client:
+            assert (await send(client)).code == 250
+        assert len(await take(url, 1, ssl_context=client_ssl_context)) == 1
+        async with opened(app_for(url)) as client:
+            assert (await send(client)).code == 451
