@@ -41,7 +41,7 @@ def send(port: int) -> None:
 
 
 def check(directory: Path) -> None:
-    """Everything README promises of its first command."""
+    """Everything README promises of the server that stores mail."""
     program = Path(sys.executable).with_name("trio-smtp")
     server = subprocess.Popen([program, "--port", "0"], cwd=directory, stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(PATIENCE, server.kill)

@@ -131,6 +131,15 @@ def test_a_recipient_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert len(box.messages) == 1
 
 
+def test_a_server_without_starttls(capsys: pytest.CaptureFixture[str]) -> None:
+    box = Mailbox()
+    with served(box) as port:
+        assert main(["send", f"smtp://127.0.0.1:{port}", "--quiet", "--to", "b@example.com"]) == 1
+    error = "the server does not offer STARTTLS: --tls none sends without it, for everybody on the way to read"
+    assert capsys.readouterr().err == f"trio-smtp: {error}\n"
+    assert box.messages == []
+
+
 URL = "smtp://127.0.0.1:1"
 
 

@@ -86,6 +86,15 @@ def test_a_user_without_a_name_and_the_dialogue(
     assert box.messages == [b"no header section\r\n"]
 
 
+def test_names_of_users_are_addresses_on_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Mailbox()
+    monkeypatch.setattr(socket, "gethostname", lambda: "web.example")
+    with served(box) as port:  # as cron calls it
+        arguments = ["-FCronDaemon", "-i", "-B8BITMIME", "-oem", "-f", "root", "-t", "alice"]
+        assert send(monkeypatch, port, *arguments, message=b"To: root, b@example.com\nSubject: x\n\n") == 0
+    assert envelope(box) == ("root@web.example", ["alice@web.example", "root@web.example", "b@example.com"])
+
+
 @pytest.mark.parametrize(
     ("message", "kept"),
     [

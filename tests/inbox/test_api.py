@@ -424,7 +424,7 @@ async def test_waiting_in_vain(inbox: Inbox) -> None:
     async with open_api(inbox) as api:
         response = await api.get("/api/v1/wait", params={"query": "nothing", "timeout": "0.05"})
         assert response.status_code == 408
-        assert response.json() == {"Error": "no such message came within 0.05 seconds"}
+        assert response.json() == {"Error": "no such message came within 0.05 s"}
         for timeout in ("301", "-1", "x", "1e3", "nan"):
             assert (await api.get("/api/v1/wait", params={"timeout": timeout})).status_code == 400
 

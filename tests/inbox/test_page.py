@@ -32,6 +32,14 @@ async def test_an_empty_inbox_says_how_to_send_a_first_message(inbox: Inbox) -> 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "No mail yet" in page.text
     assert "smtplib.SMTP(&#34;::1&#34;, 2525).sendmail(" in page.text
+    assert "any user" not in page.text
+
+
+async def test_an_empty_inbox_says_that_any_user_is_let_in_where_it_is_so(inbox: Inbox) -> None:
+    inbox.capture(accept_any_user=True)
+    async with open_api(inbox) as api:
+        page = await api.get("/")
+    assert "127.0.0.1:1025, without TLS, with any user and password or none." in text_of(page.text).replace(" ,", ",")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from trio_smtp.client import DeliveryError, SendResult
+from trio_smtp.client import DeliveryError, ExtensionMissing, SendResult
 
 from .errors import PROGRAM, RUNTIME, CommandError
 from .output import say
@@ -30,7 +30,7 @@ def delivered(deliver: Callable[[], Awaitable[SendResult]]) -> int:
     try:
         result = trio.run(deliver)
     except (DeliveryError, ImportError) as error:
-        raise CommandError(str(error), RUNTIME) from error
+        raise CommandError(_shown(error), RUNTIME) from error
     except ValueError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
@@ -38,3 +38,9 @@ def delivered(deliver: Callable[[], Awaitable[SendResult]]) -> int:
     for recipient, reply in result.refused.items():
         say(sys.stderr, f"{PROGRAM}: {recipient} was refused: {reply.code} {' / '.join(reply.lines)}")
     return RUNTIME if result.refused else 0
+
+
+def _shown(error: DeliveryError) -> str:
+    if isinstance(error, ExtensionMissing) and error.extension == "STARTTLS":
+        return "the server does not offer STARTTLS: --tls none sends without it, for everybody on the way to read"
+    return str(error)

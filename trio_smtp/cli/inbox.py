@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_smtp import App, Config
+from trio_smtp.plugins.faults import RuleError
 from trio_smtp.plugins.password_file import password_file
 
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
@@ -84,7 +85,10 @@ def inbox(arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise CommandError(str(error), RUNTIME) from error
     except OSError as error:
-        raise CommandError(reason_of(error), RUNTIME) from error
+        where = f"{error.filename}: " if error.filename else ""
+        raise CommandError(f"{where}{reason_of(error)}", RUNTIME) from error
+    except RuleError as error:
+        raise CommandError(f"--fail: {error}") from error
     except ValueError as error:
         raise CommandError(str(error)) from error
 

@@ -48,7 +48,7 @@ def sendmail(arguments: Sequence[str]) -> int:
         message = _without_bcc(message)
     if not recipients:
         raise CommandError("no recipient: name some, or have -t take them from the fields To, Cc and Bcc")
-    return delivered(lambda: _deliver(given, list(dict.fromkeys(recipients)), message))
+    return delivered(lambda: _deliver(given, list(dict.fromkeys(map(_with_domain, recipients))), message))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,9 +103,14 @@ def _user() -> str:
         return "nobody"
 
 
+def _with_domain(address: str) -> str:
+    """The address as sendmail completes it: cron writes to ``root``, and means the user on this host."""
+    return f"{address}@{socket.gethostname()}" if address and "@" not in address else address
+
+
 async def _deliver(given: argparse.Namespace, recipients: Sequence[str], message: bytes) -> SendResult:
     host, port = given.smtp
-    sender = f"{_user()}@{socket.gethostname()}" if given.sender is None else given.sender.strip("<>")
+    sender = _with_domain(_user() if given.sender is None else given.sender.strip("<>"))
     watch = (lambda _, line: say(sys.stderr, line)) if given.verbose else None
     async with connect(
         f"smtp://[{host}]:{port}" if ":" in host else f"smtp://{host}:{port}", tls="none", watch=watch

@@ -45,6 +45,7 @@ class Inbox:
         relay: Where messages can be released to, or None.
         label: Shown on the page.
         smtp_address: Where mail is taken, as the page shows it to people who have none yet.
+        accepts_any_user: Whether `capture` was told to authenticate every client, which the page says as well.
 
     Raises:
         ValueError: An argument is wrong, or the file is no database of an inbox.
@@ -77,6 +78,7 @@ class Inbox:
         self.relay: Relay | None = Relay.parse(relay) if isinstance(relay, str) else relay
         self.label: str = label
         self.smtp_address: str = "127.0.0.1:1025"
+        self.accepts_any_user: bool = False
         path = None if database is None else Path(database).absolute()
         self.store: Store = Store(path, Limits(messages=max_messages, size=max_size, age=max_age))
 
@@ -93,6 +95,7 @@ class Inbox:
         Returns:
             A plugin.
         """
+        self.accepts_any_user = accept_any_user
         return capture(self.store, self.rules, accept_any_user=accept_any_user)
 
     def asgi(

@@ -67,6 +67,26 @@ def test_the_menu_of_a_narrow_page(scene: Scene, new_page: Callable[..., Page]) 
     until(page, "document.body.classList.contains('menu-open')", value=False)
 
 
+def test_the_tab_that_is_shown_is_in_view_on_a_narrow_page(scene: Scene, new_page: Callable[..., Page]) -> None:
+    place = "document.querySelector('.tabs [aria-current]').getBoundingClientRect()"
+    page = new_page(f"/view/{scene.welcome}?tab=transcript", viewport={"width": 360, "height": 700})
+    assert 0 <= page.evaluate(f"{place}.left") < page.evaluate(f"{place}.right") <= 360
+    page.evaluate("document.querySelector('.tabs').scrollLeft = 1000")
+    page.click("[data-tab=links]")
+    page.wait_for_selector("section.tab.links")
+    until(page, f"{place}.left >= 0 && {place}.right <= 360")
+
+
+def test_a_very_long_subject_leaves_room_for_the_message(site: Site, new_page: Callable[..., Page]) -> None:
+    put(site.inbox, mail("on and on " * 200))
+    page = new_page(viewport={"width": 360, "height": 700})
+    page.click("#rows a")
+    page.wait_for_selector(".message-head")
+    heading = page.locator("h1")
+    assert heading.evaluate("each => each.offsetHeight") < 160
+    assert str(heading.get_attribute("title")).startswith("on and on on and on")
+
+
 def test_ages_grow_old_in_the_readers_zone(site: Site, new_page: Callable[..., Page]) -> None:
     put(site.inbox, mail("Old"), created=1_780_266_600.0)  # 2026-05-31 22:30 UTC
     page = new_page(timezone_id="Asia/Tokyo", locale="en-US")

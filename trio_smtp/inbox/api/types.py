@@ -27,3 +27,4 @@ class InboxLike(Protocol):
     relay: Relay | None
     label: str
     smtp_address: str
+    accepts_any_user: bool

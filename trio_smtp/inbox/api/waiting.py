@@ -47,7 +47,7 @@ async def wait(service: Service, request: Request) -> Response:
                 await waker.wait()
             group.cancel_scope.cancel()
     if found is None:
-        raise Problem(408, f"no such message came within {seconds:g} seconds", as_json=True)
+        raise Problem(408, f"no such message came within {seconds:g} s", as_json=True)
     return json_response(await whole(service, found))
 
 

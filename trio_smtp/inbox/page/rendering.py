@@ -89,6 +89,7 @@ class Pages:
                 root=request.scope["root_path"],
                 label=inbox.label,
                 smtp=inbox.smtp_address,
+                any_user=inbox.accepts_any_user,
                 relay=inbox.relay,
                 side=self.sidebar.look(),
                 age=lambda created: formats.age(created, now),

@@ -46,6 +46,15 @@ const inbox = (() => {
     }
   }
 
+  // On a narrow page the tabs scroll: the one that is shown is brought into view.
+  function tellTab() {
+    const tab = one(".tabs [aria-current]");
+    if (tab === null) return;
+    const inner = tab.getBoundingClientRect();
+    const outer = tab.parentElement.getBoundingClientRect();
+    if (inner.left < outer.left || inner.right > outer.right) tab.parentElement.scrollLeft += inner.right - outer.right + 12;
+  }
+
   function settled() {
     tellTimes();
     tellTitle();
@@ -204,6 +213,7 @@ const inbox = (() => {
       body.classList.remove("menu-open");
       one("#menu").setAttribute("aria-expanded", "false");
       main().focus({ preventScroll: true });
+      tellTab();
     }
   });
   one("#menu").addEventListener("click", () => {
@@ -212,6 +222,7 @@ const inbox = (() => {
   addEventListener("pagehide", () => { pause = 500; });
   setInterval(tellTimes, 15000);
   settled();
+  tellTab();
   tellNotify();
   listen();
   return { root, one, main, say, ask, sure, go, changed };
