@@ -40,7 +40,7 @@ def delivered(deliver: Callable[[], Awaitable[SendResult]]) -> int:
     return RUNTIME if result.refused else 0
 
 
-def _shown(error: DeliveryError) -> str:
+def _shown(error: DeliveryError | ImportError) -> str:
     if isinstance(error, ExtensionMissing) and error.extension == "STARTTLS":
         return "the server does not offer STARTTLS: --tls none sends without it, for everybody on the way to read"
     return str(error)
