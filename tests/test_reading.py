@@ -281,6 +281,20 @@ def test_what_is_no_character_set(charset: str) -> None:
     assert decode_words(f"=?{charset}?q?x?=") == f"=?{charset}?q?x?="
 
 
+@pytest.mark.parametrize("piece", ["=?a?q? ", "=?a?q?é", "=?a?q?", "?= ", '"', "<a", "[a", "((a)", "a@b "])
+def test_the_time_to_read_a_field_grows_with_its_length_alone(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    started = time.process_time()
+    decode_words(text)
+    mailboxes_in(text)
+    # Time that grew with the square of this length would be half a minute and more.
+    assert time.process_time() - started < 10
+
+
+def test_an_encoded_word_that_never_ends_hides_none_behind_it() -> None:
+    assert decode_words("=?utf-8?q?a =?utf-8?q?b?=") == "=?utf-8?q?a b"
+
+
 # Odd mail
 
 

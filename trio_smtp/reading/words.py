@@ -12,7 +12,9 @@ __all__ = ["decode_text", "decode_words"]
 
 #: Codecs of Python that are no character sets, or take time out of proportion.
 _NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
-_WORD = re.compile(r"=\?([A-Za-z0-9_.:+*-]{1,40})\?([bBqQ])\?([!-~ ]*?)\?=")
+#: The encoded text ends before the next "=?", unless that is a padding and the end of the word ("=?="): each character
+#: is looked at for one word alone, however many words begin and never end.
+_WORD = re.compile(r"=\?([A-Za-z0-9_.:+*-]{1,40})\?([bBqQ])\?((?:(?!=\?[^=])[!-~ ])*?)\?=")
 #: What stands between two encoded words is left out (RFC 2047 section 6.2).
 _BETWEEN = re.compile(r"(\?=)[ \t\r\n]+(?==\?[A-Za-z0-9_.:+*-]{1,40}\?[bBqQ]\?)")
 
