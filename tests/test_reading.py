@@ -6,6 +6,7 @@ import email
 import subprocess
 import sys
 import time
+from email import message_from_bytes
 from email.message import EmailMessage, Message
 from email.policy import SMTP, compat32
 
@@ -289,6 +290,13 @@ def test_the_time_to_read_a_field_grows_with_its_length_alone(piece: str) -> Non
     mailboxes_in(text)
     # Time that grew with the square of this length would be half a minute and more.
     assert time.process_time() - started < 10
+
+
+def test_a_message_of_another_policy_whose_file_name_raises() -> None:
+    message = message_from_bytes(b"Content-Disposition: attachment; filename*=\x00''x\r\n\r\nx")
+    with pytest.raises(ValueError, match="null"):
+        message.get_filename()
+    assert attachments(message) == [Attachment("part-1.txt", "text/plain", b"x")]
 
 
 def test_an_encoded_word_that_never_ends_hides_none_behind_it() -> None:
