@@ -26,7 +26,18 @@ from tests.hostile.support import by_octet, run, watched_log
 from trio_smtp import App, Config, SMTPServer
 from trio_smtp.net.endpoints import Endpoints, PlacedStream
 
-__all__ = ["HANDSHAKE", "RECORDING", "Case", "compare", "observed", "recorded", "write"]
+__all__ = [
+    "CUTS",
+    "HANDSHAKE",
+    "RECORDING",
+    "Case",
+    "compare",
+    "exchange",
+    "observed",
+    "recorded",
+    "wire_lines",
+    "write",
+]
 
 GOLDEN = Path(__file__).parent / "golden"
 #: The recordings are written, not compared.
@@ -34,7 +45,7 @@ RECORDING = bool(os.environ.get("RECORD_GOLDEN"))
 
 #: Among the octets of a client: it shakes hands, and what follows is encrypted.
 HANDSHAKE = b"<handshake>"
-_CUTS: Mapping[str, Callable[[tuple[bytes, ...]], Iterable[bytes]]] = {
+CUTS: Mapping[str, Callable[[tuple[bytes, ...]], Iterable[bytes]]] = {
     "whole": lambda turns: [b"".join(turns)],
     "turn by turn": lambda turns: turns,
     "octet by octet": lambda turns: by_octet(b"".join(turns)),
@@ -72,10 +83,19 @@ async def _shake_hands(stream: trio.abc.Stream, said: bytearray) -> trio.SSLStre
     return encrypted
 
 
-async def _exchange(case: Case, cut: str) -> bytes:
-    """All that the server said to the client of a case; virtual time passes where the server waits for something."""
+Streams = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
+
+
+async def exchange(case: Case, cut: str, streams: Callable[[], Streams] = trio.testing.memory_stream_pair) -> bytes:
+    """All that the server said to the client of a case; virtual time passes where the server waits for something.
+
+    Args:
+        case: The client and the server.
+        cut: How the client's octets are cut.
+        streams: Makes the two ends of the connection, the client's first.
+    """
     server = SMTPServer(case.app(), case.config)
-    ours, theirs = trio.testing.memory_stream_pair()
+    ours, theirs = streams()
     there: trio.abc.Stream = theirs
     if case.peer is not None:
         there = PlacedStream(theirs, Endpoints((case.peer, 4711)))
@@ -94,7 +114,7 @@ async def _exchange(case: Case, cut: str) -> bytes:
             for number, turns in enumerate(sections):
                 if number:
                     stream = await _shake_hands(stream, said)
-                for segment in _CUTS[cut](tuple(turns)):
+                for segment in CUTS[cut](tuple(turns)):
                     await stream.send_all(segment)
                     await trio.testing.wait_all_tasks_blocked()
             if not case.silent and stream is ours:
@@ -113,17 +133,17 @@ def observed(case: Case) -> str:
     A cut of which nothing else is seen than of the first is named only.
     """
     seen: dict[str, str] = {}
-    for cut in _CUTS:
+    for cut in CUTS:
         said = b""
 
         async def main(cut: str = cut) -> None:
             nonlocal said
-            said = await _exchange(case, cut)
+            said = await exchange(case, cut)
 
         with watched_log(logging.DEBUG, errors=True) as records, contextlib.redirect_stdout(io.StringIO()) as printed:
             run(main)
         lines = [
-            *_wire_lines(said),
+            *wire_lines(said),
             *(_log_line(record) for record in records),
             *(_constant(f"printed: {line}") for line in printed.getvalue().splitlines()),
         ]
@@ -155,7 +175,7 @@ def _constant(line: str) -> str:
     return re.sub(r"(?<=: )334 (\S*)$", _challenge, line)
 
 
-def _wire_lines(said: bytes) -> list[str]:
+def wire_lines(said: bytes) -> list[str]:
     """In the notation of transcripts; ``S=`` is a line without CRLF."""
     lines = []
     for line in re.findall(rb"[^\n]*\n|[^\n]+", said):

@@ -38,7 +38,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from trio_smtp import App, Config
 from trio_smtp.cli.command import main, make_parser
-from trio_smtp.cli.options import make_configs
+from trio_smtp.cli.configuration import load
+from trio_smtp.cli.options import make_single_config
 from trio_smtp.cli.serving import first_message, place_of, serve_all
 
 from .conftest import CertificateFiles
@@ -545,8 +546,7 @@ def test_options_are_the_fields_of_config() -> None:
 )
 def test_options_become_a_config(arguments: list[str], expected: dict[str, Any]) -> None:
     given = vars(make_parser().parse_args(arguments))
-    del given["verbose"]
-    (config,) = make_configs(given)
+    config = make_single_config(given)
     assert config == attrs.evolve(Config(), **expected)
 
 
@@ -565,7 +565,7 @@ def test_options_become_a_config(arguments: list[str], expected: dict[str, Any])
 )
 def test_keys_become_a_config(toml: str, expected: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mail.toml").write_text(f"{toml}\n[[listen]]\n")
-    (config,) = make_configs({}, "mail.toml")
+    (config,) = (each.config for each in load(Path("mail.toml")).listeners)
     assert config == attrs.evolve(Config(), **expected)
 
 

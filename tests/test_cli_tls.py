@@ -19,7 +19,8 @@ from tests.tls_support import NAME, der
 from trio_smtp import App, Config, SMTPServer
 from trio_smtp.cli import main
 from trio_smtp.cli.certificates import reload_certificates
-from trio_smtp.cli.options import make_configs
+from trio_smtp.cli.configuration import load
+from trio_smtp.cli.options import make_single_config
 from trio_smtp.tls import certificate_of, create_context
 
 run = test_cli.run
@@ -106,7 +107,7 @@ def test_paths_are_relative_to_the_file_that_has_them(ca: trustme.CA, ca_file: P
         tls_sni = ["mail.example.net=other.pem:other.key"]
         """
     )
-    (config,) = make_configs({}, str(place / "smtp.toml"))
+    (config,) = (each.config for each in load(place / "smtp.toml").listeners)
     assert config.ssl_context is not None
     assert certificate_of(config.ssl_context) == der(leaf)
     assert config.ssl_context.verify_mode is ssl.CERT_OPTIONAL
@@ -121,13 +122,16 @@ def test_the_oldest_version(certificate_files: CertificateFiles, tmp_path: Path,
     file = tmp_path / "smtp.toml"
     lines = [f'{name} = "{value}"\n' for name, value in {**places, "tls_min_version": text}.items()]
     file.write_text("[[listen]]\n" + "".join(lines))
-    for configs in (make_configs({**places, "tls_min_version": text}), make_configs({}, str(file))):
-        assert configs[0].ssl_context is not None
-        assert configs[0].ssl_context.minimum_version is ssl.TLSVersion[version]
+    for config in (
+        make_single_config({**places, "tls_min_version": text}),
+        *(each.config for each in load(file).listeners),
+    ):
+        assert config.ssl_context is not None
+        assert config.ssl_context.minimum_version is ssl.TLSVersion[version]
 
 
 def test_a_switch_that_is_off_is_no_tls() -> None:
-    (config,) = make_configs({"tls_self_signed": False})
+    config = make_single_config({"tls_self_signed": False})
     assert config.ssl_context is None
 
 

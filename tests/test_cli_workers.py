@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from trio_smtp import Config
 from trio_smtp.cli import main
-from trio_smtp.cli.options import make_configs, make_workers
+from trio_smtp.cli.errors import CommandError
 
 from . import test_cli
 from .supervisor_support import ENDS, FakeSystem
@@ -85,17 +84,33 @@ def test_lines_of_the_log_say_which_process(monkeypatch: pytest.MonkeyPatch) -> 
     ("given", "file", "number"),
     [
         pytest.param(None, None, 1, id="neither"),
-        pytest.param(4, None, 4, id="the option"),
+        pytest.param(3, None, 3, id="the option"),
         pytest.param(None, "", 1, id="a file without"),
         pytest.param(None, "workers = 3", 3, id="a file"),
-        pytest.param(1, "workers = 3", 1, id="the option counts for more"),
+        pytest.param(2, "workers = 3", 2, id="the option counts for more"),
     ],
 )
-def test_how_many(given: int | None, file: str | None, number: int) -> None:
-    if file is not None:
-        Path("mail.toml").write_text(f"{file}\n[[listen]]\n")
-        assert make_configs({}, "mail.toml") == [Config()]
-    assert make_workers(given, None if file is None else "mail.toml") == number
+def test_how_many(
+    given: int | None,
+    file: str | None,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def serve(*_: object) -> int:
+        raise CommandError("one process")
+
+    monkeypatch.setattr("trio_smtp.cli.command.serve_all", serve)
+    arguments = [] if given is None else ["--workers", str(given)]
+    if file is None:
+        arguments += ["--port", "0"]
+    else:
+        Path("mail.toml").write_text(f"{file}\nport = 0\n[[listen]]\n")
+        arguments += ["--config", "mail.toml"]
+    system = Ending(number)
+    assert main(arguments, system=system) == (2 if number == 1 else 0)
+    assert len(system.forks) == (0 if number == 1 else number)
+    assert ("one process" in capsys.readouterr().err) is (number == 1)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "none"])
@@ -112,7 +127,9 @@ def test_a_number_in_a_file_that_is_none(value: str, capsys: pytest.CaptureFixtu
 
 def test_workers_are_the_commands_and_not_a_listeners(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mail.toml").write_text("[[listen]]\nworkers = 2\n")
-    assert_one_line(["--config", "mail.toml"], 2, r"listener 1: unknown key 'workers'", capsys)
+    assert_one_line(
+        ["--config", "mail.toml"], 2, r"listener 1: workers is for all listeners: move it to the top", capsys
+    )
 
 
 def test_all_listeners_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

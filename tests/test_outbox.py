@@ -12,25 +12,32 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support import COMPILED
 from trio_smtp import App, CloseContext, Config, SMTPServer
 from trio_smtp.net.closing import linger
 from trio_smtp.net.transport import Outbox, SocketTransport
 
-Pair = tuple["Counting", socket.socket]
+Pair = tuple[SocketTransport, socket.socket]
 
 
-class Counting(SocketTransport):
-    """Counts how often the outbox, or `close`, has it send what waits."""
+class Counting(socket.socket):
+    """Counts its sends."""
 
-    __slots__ = ("pushes",)
+    __slots__ = ("sends",)
 
-    def __init__(self, sock: socket.socket, outbox: Outbox | None = None) -> None:
-        super().__init__(sock, outbox)
-        self.pushes: int = 0
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.sends: int = 0
 
-    def push(self) -> bool:
-        self.pushes += 1
-        return super().push()
+    def send(self, *args: object) -> int:
+        self.sends += 1
+        return super().send(*args)  # type: ignore[arg-type]
+
+
+def sends(ours: SocketTransport) -> int:
+    """How often the outbox, `close` or a send had the socket send."""
+    assert isinstance(ours.socket, Counting)
+    return ours.socket.sends
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def pair(outbox: Outbox | None) -> Iterator[Pair]:
         ours, _ = listener.accept()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.setblocking(False)
-        transport = Counting(ours, outbox)
+        transport = SocketTransport(Counting(ours), outbox)
         try:
             yield transport, client
         finally:
@@ -182,10 +189,10 @@ async def test_what_a_socket_does_not_take_is_tried_again_and_arrives_whole(mock
         assert not ours.send_soon(b"more")
         assert await read_all(client, mock_clock, len(sent)) == sent
         assert ours.stuck_since is None
-        pushes = ours.pushes
+        before = sends(ours)
         mock_clock.jump(1)
         await wait_all_tasks_blocked()
-        assert ours.pushes == pushes  # not tried again, now that nothing waits
+        assert sends(ours) == before  # not tried again, now that nothing waits
         assert ours.send_soon(b"more")
         await wait_all_tasks_blocked()
         assert arrived(client) == b"more"
@@ -264,11 +271,11 @@ async def test_a_stuck_connection_that_is_closed_is_forgotten(mock_clock: MockCl
     with Outbox().at_work() as outbox, pair(outbox) as (ours, _):
         await get_stuck(ours)
         ours.close()
-        pushes = ours.pushes
+        before = sends(ours)
         for _ in range(3):
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
-        assert ours.pushes == pushes + 1  # which found nothing to send
+        assert sends(ours) == before  # there was nothing to send
 
 
 async def test_a_broken_connection_shows_at_the_next_receive() -> None:
@@ -335,6 +342,7 @@ async def test_a_send_that_fits_is_not_cancelled() -> None:
     assert not scope.cancelled_caught
 
 
+@pytest.mark.skipif(COMPILED, reason="what is patched is not seen by compiled code")
 async def test_an_outbox_that_fails_holds_nothing_back_any_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

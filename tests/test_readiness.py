@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import random
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -15,6 +16,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from tests.socket_support import port_of
+from tests.support import COMPILED
 from tests.transport_support import WithCheckpoints, tcp_sockets, unix_sockets
 from trio_smtp import App, Config, DataContext, SMTPServer
 from trio_smtp.net import readiness as module
@@ -80,6 +82,18 @@ async def test_the_contract_of_streams_holds(
 Step = bytes | str  # what the client sends; "end", "reset", or "wait": what was sent is read first
 
 
+async def _read_by_task(ours: SocketTransport, most: int, take: Callable[[bytes], bool]) -> None:
+    while take(await ours.receive_some(most)):
+        pass
+
+
+async def _read_without_task(ours: SocketTransport, most: int, take: Callable[[bytes], bool]) -> None:
+    assert ours.register()
+    assert not await ours.receive_while(take, most)
+    take(b"")
+
+
+@pytest.mark.parametrize("reader", [_read_by_task, _read_without_task], ids=["by the task", "without the task"])
 @pytest.mark.parametrize("waits", [True, False], ids=["the reader waits before", "the reader comes after"])
 @pytest.mark.parametrize(
     ("steps", "most"),
@@ -97,7 +111,12 @@ Step = bytes | str  # what the client sends; "end", "reset", or "wait": what was
         pytest.param([b"x" * 200_000, "end"], 65_532, id="many"),
     ],
 )
-async def test_octets_ends_and_errors_are_told(steps: list[Step], most: int, waits: bool) -> None:
+async def test_octets_ends_and_errors_are_told(
+    steps: list[Step],
+    most: int,
+    waits: bool,
+    reader: Callable[[SocketTransport, int, Callable[[bytes], bool]], Awaitable[None]],
+) -> None:
     expected = b"".join(step for step in steps if isinstance(step, bytes))
     received = bytearray()
     outcome = "open"
@@ -107,16 +126,17 @@ async def test_octets_ends_and_errors_are_told(steps: list[Step], most: int, wai
 
             async def read() -> None:
                 nonlocal outcome
-                while True:
-                    try:
-                        data = await ours.receive_some(most)
-                    except trio.BrokenResourceError:
-                        outcome = "reset"
-                        return
-                    if not data:
-                        outcome = "end"
-                        return
+
+                def take(data: bytes) -> bool:
+                    assert len(data) <= most
                     received.extend(data)
+                    return bool(data)
+
+                try:
+                    await reader(ours, most, take)
+                    outcome = "end"
+                except trio.BrokenResourceError:
+                    outcome = "reset"
 
             async with trio.open_nursery() as nursery:
                 if waits:
@@ -181,6 +201,116 @@ async def test_what_follows_where_the_system_ends_a_read_is_read(
             with trio.move_on_after(0.05) as scope:
                 await ours.receive_some()
             assert scope.cancelled_caught
+
+
+class Taker:
+    """Takes octets until a semicolon; notes in which context, and whether a task runs."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.names: list[str] = []
+        self.tasks = 0
+
+    def __call__(self, octets: bytes) -> bool:
+        self.taken.append(octets)
+        self.names.append(NAME.get())
+        try:
+            trio.lowlevel.current_task()
+            self.tasks += 1
+        except RuntimeError:
+            pass
+        if b"!" in octets:
+            raise ValueError("an exclamation mark")
+        return b";" not in octets
+
+
+NAME = contextvars.ContextVar("NAME", default="nobody")
+
+
+async def test_a_task_sleeps_while_its_function_takes_what_comes() -> None:
+    async with at_work() as readiness:
+        with pair(readiness) as (ours, client), trio.fail_after(5):
+            take = Taker()
+
+            async def read() -> None:
+                NAME.set("the reader")
+                assert ours.register()
+                assert await ours.receive_while(take, 100)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await wait_all_tasks_blocked()
+                (task,) = nursery.child_tasks
+                for octets in (b"a", b"b", b"c"):
+                    client.sendall(octets)
+                    await until(lambda octets=octets: take.taken[-1:] == [octets])
+                    assert task in nursery.child_tasks
+                client.sendall(b"d;")
+            assert take.taken == [b"a", b"b", b"c", b"d;"]
+            assert take.names == ["the reader"] * 4
+            assert take.tasks == 0
+            # What comes when nobody waits stays in the socket.
+            client.sendall(b"e")
+            await wait_all_tasks_blocked()
+            assert await ours.receive_some() == b"e"
+
+
+async def test_what_the_function_raises_is_raised_in_the_task() -> None:
+    async with at_work() as readiness:
+        with pair(readiness) as (ours, client), pair(readiness) as (other, others_client), trio.fail_after(5):
+            assert ours.register()
+            client.sendall(b"a!")
+            others_client.sendall(b"b")
+            with pytest.raises(ValueError, match="exclamation"):
+                await ours.receive_while(Taker(), 100)
+            assert await other.receive_some() == b"b"
+            client.sendall(b"c;")
+            assert await ours.receive_while(Taker(), 100)
+
+
+async def test_the_wait_of_a_function_can_be_cancelled() -> None:
+    async with at_work() as readiness:
+        with pair(readiness) as (ours, client), trio.fail_after(5):
+            assert ours.register()
+            take = Taker()
+            with trio.move_on_after(0.01) as scope:
+                await ours.receive_while(take, 100)
+            assert scope.cancelled_caught
+            client.sendall(b"a;")
+            await wait_all_tasks_blocked()
+            assert take.taken == []
+            assert await ours.receive_some() == b"a;"
+
+
+@pytest.mark.parametrize("sockets", [tcp_sockets, unix_sockets])
+async def test_a_function_gets_on_when_the_work_ends(
+    sockets: Callable[[], tuple[socket.socket, socket.socket]],
+) -> None:
+    async with at_work() as readiness:
+        with pair(readiness, sockets) as (ours, client), trio.fail_after(5):
+            take = Taker()
+            assert ours.register()
+
+            async def read() -> None:
+                assert await ours.receive_while(take, 3)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await wait_all_tasks_blocked()
+                client.sendall(b"abcdef")
+                await until(lambda: len(take.taken) == 2)
+                readiness._stop()  # noqa: SLF001
+                client.sendall(b"g")
+                await until(lambda: len(take.taken) == 3)
+                client.sendall(b";")
+            assert take.taken == [b"abc", b"def", b"g", b";"]
+
+
+async def test_a_closed_socket_is_not_registered() -> None:
+    async with at_work() as readiness:
+        with pair(readiness) as (ours, _):
+            ours.close()
+            assert not ours.register()
 
 
 async def test_a_wait_can_be_cancelled_and_begun_again() -> None:
@@ -276,6 +406,7 @@ async def test_when_the_work_ends_trio_goes_on() -> None:
             assert not registered(readiness, ours)
 
 
+@pytest.mark.skipif(COMPILED, reason="a compiled class cannot be patched")
 async def test_an_error_inside_leaves_all_to_trio(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

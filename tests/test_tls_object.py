@@ -14,9 +14,10 @@ import trio.testing
 import trustme
 
 from trio_smtp import Config, SMTPServer
-from trio_smtp.net import transport
+from trio_smtp.net import acknowledging
+from trio_smtp.net.acknowledging import acknowledge_at_once
 from trio_smtp.net.tls_object import improve, shaking_hands
-from trio_smtp.net.transport import SocketTransport, acknowledge_at_once
+from trio_smtp.net.transport import SocketTransport
 from trio_smtp.testing import Client, open_client
 
 from .socket_support import port_of
@@ -335,6 +336,6 @@ async def test_streams_that_know_of_no_acknowledging(monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as tcp:
         stream = await trio.open_tcp_stream(*tcp.getsockname())
         acknowledge_at_once(stream)
-        monkeypatch.setattr(transport, "_QUICKACK", None)
+        monkeypatch.setattr(acknowledging, "_QUICKACK", None)
         acknowledge_at_once(stream)
         await stream.aclose()

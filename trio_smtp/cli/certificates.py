@@ -17,7 +17,7 @@ from trio_smtp.tls import MODERN_SUITES, create_context
 
 from .errors import RUNTIME, CommandError, reason_of
 
-__all__ = ["make_context", "reload_certificates"]
+__all__ = ["client_context", "make_context", "reload_certificates"]
 
 logger: logging.Logger = logging.getLogger("trio_smtp")
 
@@ -111,6 +111,26 @@ def _self_signed() -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_ciphers(MODERN_SUITES)
     trustme.CA().issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    return context
+
+
+def client_context(ca: str | None, *, verify: bool) -> ssl.SSLContext:
+    """Make a client's context.
+
+    Args:
+        ca: A PEM file of the authorities to trust; None: the system's.
+        verify: False: any certificate will do.
+
+    Raises:
+        CommandError: The file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise CommandError(f"cannot use {ca}: {reason_of(error)}", RUNTIME) from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from .output import say
+from .logs import complain, log_crash
 
 __all__ = ["PROGRAM", "RUNTIME", "USAGE", "CommandError", "reason_of", "reported"]
 
@@ -42,5 +41,9 @@ def reported(command: Callable[[], int]) -> int:
     try:
         return command()
     except CommandError as error:
-        say(sys.stderr, f"{PROGRAM}: {error}")
+        complain(str(error))
         return error.status
+    except Exception:
+        if not log_crash():
+            raise
+        return RUNTIME

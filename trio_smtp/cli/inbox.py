@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import re
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +15,10 @@ from trio_smtp import App, Config
 from trio_smtp.plugins.faults import RuleError
 from trio_smtp.plugins.password_file import password_file
 
+from .configuration.values import seconds, size
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
+from .logs import set_up_logging
 from .options import Parser
-from .output import LossyWriter
 from .places import LOOPBACK, SMTP_PORT, place
 from .serving import place_of, serve_all
 
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["inbox"]
 
 _HTTP = 8025
-_LOG_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-_SIZE = re.compile(r"([0-9]{1,12})([kmg]?)b?", re.ASCII | re.IGNORECASE)
-_AGE = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII | re.IGNORECASE)
-_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: What is offered where any credentials are right.
 _MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER")
 _MAX_RECIPIENTS = 10_000
@@ -55,18 +48,9 @@ def inbox(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _check(options)
     try:
-        from trio_smtp.inbox import Inbox
         from trio_smtp.inbox.web import bind, web
 
-        with Inbox(
-            options.database,
-            max_messages=options.max_messages,
-            max_size=options.max_size,
-            max_age=options.max_age,
-            rules=options.fail,
-            relay=options.relay,
-            label=options.label,
-        ) as made:
+        with _inbox_of(options) as made:
             app, config = _smtp(made, options)
             made.smtp_address = place_of(options.smtp)
             application = made.asgi(
@@ -91,6 +75,20 @@ def inbox(arguments: Sequence[str]) -> int:
         raise CommandError(f"--fail: {error}") from error
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def _inbox_of(options: argparse.Namespace) -> Inbox:
+    from trio_smtp.inbox import Inbox
+
+    return Inbox(
+        options.database,
+        max_messages=options.max_messages,
+        max_size=options.max_size,
+        max_age=options.max_age,
+        rules=options.fail,
+        relay=options.relay,
+        label=options.label,
+    )
 
 
 def _serve(app: App, config: Config, what: str) -> int:
@@ -145,11 +143,7 @@ def _check(options: argparse.Namespace) -> None:
             raise CommandError(
                 f"--{name} {place_of((host, port))} can be reached from elsewhere: say --auth FILE, or --no-auth"
             )
-    logging.basicConfig(
-        level=_LOG_LEVELS[min(options.verbose, len(_LOG_LEVELS) - 1)],
-        stream=LossyWriter(lambda: sys.stderr),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    set_up_logging(options.verbose, "text")
 
 
 def _smtp(made: Inbox, options: argparse.Namespace) -> tuple[App, Config]:
@@ -189,14 +183,14 @@ def _announcement(made: Inbox, sockets: Sequence[socket.socket], options: argpar
 
 
 def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M")
-    return int(match[1]) * _SIZES[match[2].lower()]
+    try:
+        return size(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M") from None
 
 
 def _age(text: str) -> int:
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 12h")
-    return int(match[1]) * _AGES[match[2].lower()]
+    try:
+        return int(seconds(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 12h") from None

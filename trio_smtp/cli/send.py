@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import ssl
 import sys
 from collections.abc import Sequence
 from email.message import EmailMessage
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from trio_smtp.client import Options, Password, SendResult, connect
 
+from .certificates import client_context
 from .delivering import delivered
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
 from .options import Parser
@@ -109,14 +109,7 @@ def _options(given: argparse.Namespace) -> Options:
     if not given.quiet:
         options["watch"] = lambda who, line: say(sys.stdout, f"{_ARROWS[who]} {line}")
     if given.ca is not None or given.no_verify:
-        try:
-            context = ssl.create_default_context(cafile=given.ca)
-        except OSError as error:
-            raise CommandError(f"cannot use {given.ca}: {reason_of(error)}", RUNTIME) from error
-        if given.no_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        options["ssl_context"] = context
+        options["ssl_context"] = client_context(given.ca, verify=not given.no_verify)
     if given.user is not None:
         mechanisms = None if given.auth is None else tuple(given.auth)
         options["auth"] = Password(given.user, _password(given), mechanisms=mechanisms)

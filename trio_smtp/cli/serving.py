@@ -14,37 +14,32 @@ import trio
 from trio_smtp import App, Config, SMTPServer
 from trio_smtp.net.nurseries import open_bare_nursery
 from trio_smtp.server.processes import System
-from trio_smtp.server.serving import serve_servers
+from trio_smtp.server.serving import make_servers, serve_servers
 from trio_smtp.server.shared_sockets import listen_all
 from trio_smtp.server.supervisor import Supervisor
 
 from .errors import RUNTIME, CommandError, reason_of
-from .output import LossyWriter
+from .logs import show
 
-__all__ = ["Address", "first_message", "place_of", "serve_all", "show", "supervise"]
+__all__ = ["Address", "Configs", "first_message", "place_of", "serve_all", "supervise"]
 
 #: A Unix socket's path, or a host (None: all of this machine's) and a port.
 Address = str | tuple[str | None, int]
+#: As `trio_smtp.serve` takes them.
+Configs = Sequence[Config | tuple[App, Config]]
 
-# sys.stdout is looked up at each write: a program that runs the command may replace it.
-_stdout = LossyWriter(lambda: sys.stdout)
 #: What a client on this machine connects to where the server listens on every interface.
 _LOOPBACK: dict[str | None, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
 
 
-def show(text: str) -> None:
-    """Print a line at once, or drop it when stdout does not take it at once."""
-    _stdout.write(f"{text}\n")
-
-
 async def serve_all(
-    app: App, configs: Sequence[Config], what: str, *, serve: Callable[..., Awaitable[None]] = serve_servers
+    app: App, configs: Configs, what: str, *, serve: Callable[..., Awaitable[None]] = serve_servers
 ) -> int:
     """Serve the App under every Config until signals end it.
 
     Args:
         app: The handlers.
-        configs: One for each listener.
+        configs: One for each listener; a pair ``(App, Config)`` is another App's.
         what: The first line that is printed when all of them listen.
         serve: Serves all servers, as `serve_servers` does.
 
@@ -54,7 +49,7 @@ async def serve_all(
     Raises:
         CommandError: An address cannot be had; nothing is served.
     """
-    group = _Group([SMTPServer(app, config) for config in configs])
+    group = _Group(make_servers(app, configs))
 
     def started() -> None:
         group.accept()
@@ -110,12 +105,12 @@ async def _load_anew(server: SMTPServer) -> None:
         show(f"Loaded {file} anew")
 
 
-def supervise(app: App, configs: Sequence[Config], what: str, workers: int, *, system: System | None = None) -> int:
+def supervise(app: App, configs: Configs, what: str, workers: int, *, system: System | None = None) -> int:
     """Serve the App under every Config in several processes until signals end them.
 
     Args:
         app: The handlers.
-        configs: One for each listener.
+        configs: One for each listener; a pair ``(App, Config)`` is another App's.
         what: The first line that is printed when all of them listen.
         workers: How many processes serve.
         system: Signals, processes and the time; None: the real ones.
@@ -126,7 +121,7 @@ def supervise(app: App, configs: Sequence[Config], what: str, workers: int, *, s
     Raises:
         CommandError: An address cannot be had; nothing is served.
     """
-    servers = [SMTPServer(app, config) for config in configs]
+    servers = make_servers(app, configs)
     listening = listen_all(servers, workers, explain=lambda server, error: _cannot_listen(server.config, error))
 
     def started() -> None:

@@ -37,6 +37,7 @@ from trio_smtp.dialogue.steps import (
     Message,
     Pause,
     ShakeHands,
+    Step,
     Steps,
 )
 from trio_smtp.protocol.machine import State
@@ -75,12 +76,15 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_alone",
+        "_awaited",
         "_clock",
         "_dialogue",
         "_handlers",
         "_place",
         "_reason",
         "_receiver",
+        "_step",
         "_steps",
         "_task",
         "_tls",
@@ -107,6 +111,12 @@ class Connection:
         self._steps: Steps[None] = converse(dialogue)
         # The one that serves the connection; None before it does.
         self._task: trio.lowlevel.Task | None = None
+        # The step that `_hear` has come to; None: the dialogue is over.
+        self._step: Step | None = None
+        # `_hear` runs nothing of the program's, which may ask which task runs.
+        self._alone = dialogue.hooks is None and not service.extended and not dialogue.log.debug
+        # The message whose first octets are awaited by `_hear`.
+        self._awaited: Transfer | None = None
         # The message whose chunks are coming.
         self._transfer: Transfer | None = None
         self._reason: CloseReason = "cancelled"
@@ -160,17 +170,49 @@ class Connection:
         """Perform the dialogue's steps, to its end or to that of a message that comes in chunks."""
         dialogue, wire, clock = self._dialogue, self._wire, self._clock
         output, timeout = dialogue.output, dialogue.service.config.command_timeout
-        for step in self._steps:
+        step = next(self._steps, None)
+        while step is not None:
             if step is NEED_LINE or step is NEED_MORE:
                 if step is NEED_LINE:
                     if output.octets and not wire.flush_soon():
                         await wire.flush()
                     clock.arm(COMMAND, timeout)
-                dialogue.framer.feed(await wire.receive())
-            elif type(step) is Ask:
+                try:
+                    await wire.receive_while(self._hear, alone=self._alone)
+                except BaseException:
+                    if self._awaited is not None:
+                        self._awaited.give_up()
+                    raise
+                step = self._step
+                continue
+            if type(step) is Ask:
                 await self._handlers.run(step)
             elif await _PERFORM[type(step)](self, step):
                 return
+            step = next(self._steps, None)
+
+    def _hear(self, octets: bytes) -> bool:
+        """Take what the client says, and answer what needs no waiting.
+
+        Returns:
+            True: Nothing but more octets is awaited. False: `_step` is to be performed.
+        """
+        dialogue, wire = self._dialogue, self._wire
+        dialogue.service.stats.octets_received += len(octets)
+        if self._awaited is not None:
+            self._receiver.take(octets)
+            return False
+        dialogue.framer.feed(octets)
+        step = self._step = next(self._steps, None)
+        if step is NEED_LINE:
+            if wire.flush_soon():
+                self._clock.arm(COMMAND, dialogue.service.config.command_timeout)
+                return True
+        elif type(step) is Message and step.invited and not dialogue.framer.pending and wire.flush_soon():
+            self._awaited = self._transfer_of(step)
+            self._receiver.await_octets()
+            return True
+        return step is NEED_MORE
 
     def _interrupted(self, cause: Cause) -> Reply | None:
         """The scope was cancelled: note the reason, and return the last words."""
@@ -249,6 +291,9 @@ class Connection:
         return leave(self._wire, self._clock, self.session)
 
     def _message(self, step: Message) -> Awaitable[None]:
+        transfer, self._awaited = self._awaited, None
+        if transfer is not None:
+            return transfer.take_whole(step, received=True)
         # The 354 leaves first: a client that is gone before has not begun a message.
         return self._transfer_of(step).take_whole(step) if self._wire.flush_soon() else self._flush_and_take(step)
 

@@ -57,12 +57,13 @@ class BodyReceiver:
         clock: Notes the silence.
     """
 
-    __slots__ = ("_clock", "_dialogue", "_octets", "_seconds", "_wire")
+    __slots__ = ("_before", "_clock", "_dialogue", "_octets", "_seconds", "_wire")
 
     def __init__(self, wire: Wire, dialogue: Dialogue, clock: Clock) -> None:
         self._wire = wire
         self._dialogue = dialogue
         self._clock = clock
+        self._before = 0.0
         self._seconds = 0.0
         self._octets = 0
 
@@ -77,19 +78,30 @@ class BodyReceiver:
         Raises:
             EndSession: The client is gone, or sends too slowly.
         """
-        dialogue, clock = self._dialogue, self._clock
-        config = dialogue.service.config
-        if dialogue.output.octets and not self._wire.flush_soon():
+        if self._dialogue.output.octets and not self._wire.flush_soon():
             await self._wire.flush()
-        before = clock.arm(BODY, config.data_timeout)
+        self.await_octets()
         octets = await self._wire.receive()
+        self.take(octets)
+        return len(octets)
+
+    def await_octets(self) -> None:
+        """More of the body is awaited from now on."""
+        self._before = self._clock.arm(BODY, self._dialogue.service.config.data_timeout)
+
+    def take(self, octets: bytes) -> None:
+        """More of the body has come.
+
+        Raises:
+            EndSession: The client sends too slowly.
+        """
+        dialogue, config = self._dialogue, self._dialogue.service.config
         dialogue.framer.feed(octets)
         self._octets += len(octets)
-        self._seconds += clock.now() - before
+        self._seconds += self._clock.now() - self._before
         if self._seconds > _RATE_GRACE and self._octets < config.min_data_rate * self._seconds:
             dialogue.log.event(logging.WARNING, "the message comes too slowly")
             raise EndSession("timeout", _TOO_SLOW)
-        return len(octets)
 
 
 async def drop(receiver: BodyReceiver, dialogue: Dialogue, most: float) -> None:
@@ -171,10 +183,15 @@ class Transfer:
         self._reply: Reply | None = None
         self._error: Exception | None = None
 
-    async def take_whole(self, step: Message) -> None:
-        """Take a body whose octets come without a command between them; the answer is in the step."""
+    async def take_whole(self, step: Message, *, received: bool = False) -> None:
+        """Take a body whose octets come without a command between them; the answer is in the step.
+
+        Args:
+            step: Gets the answer.
+            received: What one receive has brought is in the framer.
+        """
         chunks: list[bytes] = []
-        whole = received = False
+        whole = False
         next_event = self._dialogue.framer.next_event
         try:
             # What one receive brings.
@@ -199,7 +216,7 @@ class Transfer:
             else:
                 await self._side_by_side(self._read_to_end_mark, chunks)
         except BaseException:
-            self._note_incomplete()
+            self.give_up()
             raise
         self._answer(step)
 
@@ -320,12 +337,12 @@ class Transfer:
 
         async def read() -> None:
             await lead()
-            self._note_incomplete()  # when RSET, a HELO or QUIT gave it up
+            self.give_up()  # when RSET, a HELO or QUIT gave it up
 
         try:
             await self._side_by_side(read)
         except BaseException:
-            self._note_incomplete()
+            self.give_up()
             raise
 
     async def take_chunk(self, step: Chunk) -> None:
@@ -368,7 +385,7 @@ class Transfer:
         )
         return _NOT_READ
 
-    def _note_incomplete(self) -> None:
+    def give_up(self) -> None:
         """Count and log a message that was cut off or given up; does nothing where it was answered, or noted before."""
         self._sink.release()
         if self._settled:

@@ -14,7 +14,8 @@ import trio
 from trio_smtp.app.stats import Stats
 from trio_smtp.dialogue.output import Output
 from trio_smtp.dialogue.steps import EndSession
-from trio_smtp.net.transport import SocketTransport, acknowledge_at_once
+from trio_smtp.net.acknowledging import acknowledge_at_once
+from trio_smtp.net.transport import SocketTransport
 from trio_smtp.protocol.framing import MAX_CHUNK
 
 from .clock import SEND, Clock
@@ -97,6 +98,30 @@ class Wire:
             raise EndSession("lost")
         self._stats.octets_received += len(data)
         return data if type(data) is bytes else bytes(data)  # memory streams give a bytearray
+
+    async def receive_while(self, take: Callable[[bytes], bool], *, alone: bool) -> None:
+        """Wait for octets, and hand them on, until `take` returns False.
+
+        Args:
+            take: Is given octets; where they are not counted.
+            alone: It needs no task: it may be called while none runs.
+
+        Raises:
+            EndSession: The client is gone.
+            BaseException: What `take` raises.
+        """
+        stream, transport = self.stream, self._transport
+        try:
+            if alone and transport is not None and transport is stream and transport.register():
+                if await transport.receive_while(take, RECEIVE_SIZE):
+                    return
+            else:
+                while data := await stream.receive_some(RECEIVE_SIZE):
+                    if not take(data if type(data) is bytes else bytes(data)):  # memory streams give a bytearray
+                        return
+        except trio.BrokenResourceError:
+            raise EndSession("lost") from None
+        raise EndSession("lost")
 
     def flush_soon(self) -> bool:
         """Have the replies that wait sent when this pass of the scheduler ends; False: that takes `flush`."""

@@ -31,7 +31,7 @@ from ._files import is_directory, make_directory
 from ._storing import BATCH, Storing, make_maildir, unique_part
 from ._trace import recipients_of
 
-__all__ = ["BATCH", "Folder", "deliver", "folder_name", "maildir", "prepare"]
+__all__ = ["BATCH", "Folder", "deliver", "folder_name", "folder_part", "maildir", "prepare"]
 
 _Path = str | os.PathLike[str]
 #: Gives a recipient's Maildir, or several, below the root; None: there is no such recipient.
@@ -227,14 +227,33 @@ def folder_name(address: Address) -> str:
     Returns:
         Such as ``"alice@example.com"``, ``"%2e%2e%2fetc@example.com"`` or ``"postmaster"``.
     """
-    local_part = address.local_part
-    if len(local_part) > 1 and local_part.startswith('"') and local_part.endswith('"'):
-        characters = iter(local_part[1:-1])
-        local_part = "".join(next(characters, "") if character == "\\" else character for character in characters)
     # An empty name would be the directory itself.
-    name = _escape(local_part) or "%"
+    name = _escape(_unquoted(address.local_part)) or "%"
     if address.domain:
         name = f"{name}@{_escape(address.domain)}"
+    return _component(name)
+
+
+def folder_part(text: str) -> str:
+    """A local part or a domain as one component of a path, escaped as `folder_name` does.
+
+    Args:
+        text: The local part or the domain of a recipient.
+
+    Returns:
+        Such as ``"alice"``, ``"example.com"`` or ``"%2e%2e%2fetc"``; never empty, ``"."`` or ``".."``.
+    """
+    return _component(_escape(_unquoted(text)) or "%")
+
+
+def _unquoted(local_part: str) -> str:
+    if len(local_part) > 1 and local_part.startswith('"') and local_part.endswith('"'):
+        characters = iter(local_part[1:-1])
+        return "".join(next(characters, "") if character == "\\" else character for character in characters)
+    return local_part
+
+
+def _component(name: str) -> str:
     if name[0] in ".-":
         name = f"%{ord(name[0]):02x}{name[1:]}"
     if len(name) > _MAX_FOLDER_NAME:

@@ -141,6 +141,7 @@ class Message:
 
     Args:
         envelope: Its envelope.
+        invited: None of it has come: the client awaits the 354, unless it does not keep to the protocol.
 
     Attributes:
         reply: The answer: what the client is told.
@@ -150,14 +151,15 @@ class Message:
         began: When the first of them was awaited, in seconds.
     """
 
-    __slots__ = ("accepted", "began", "envelope", "octets", "recipients", "reply")
+    __slots__ = ("accepted", "began", "envelope", "invited", "octets", "recipients", "reply")
     accepted: Sequence[Address]
     recipients: Mapping[Address, Reply]
     octets: int
     began: float
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: Envelope, *, invited: bool) -> None:
         self.envelope: Envelope = envelope
+        self.invited: bool = invited
         self.reply: Reply | None = None
 
 

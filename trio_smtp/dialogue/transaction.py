@@ -37,7 +37,7 @@ def data(dialogue: Dialogue, command: Command) -> Steps[Reply | None]:
         return reply
     dialogue.answer(_DATA_VERB, reply)
     dialogue.framer.start_body()
-    step = Message(dialogue.session.envelope)
+    step = Message(dialogue.session.envelope, invited=True)
     yield step
     _conclude(dialogue, step)
     return None
@@ -101,7 +101,7 @@ def bdat(dialogue: Dialogue, command: Command) -> Steps[None]:
         dialogue.answer(_BDAT, reply, silent=True)
         if command.last:
             dialogue.framer.start_chunk(command.size)
-            step = Message(dialogue.session.envelope)
+            step = Message(dialogue.session.envelope, invited=False)
             yield step
             _conclude(dialogue, step)
             return

@@ -9,6 +9,10 @@ An edge-triggered registration tells of new octets once. So whoever reads must g
 says so: `Readable.short` after a read that found less than it asked for, `Readable.empty` after one that found
 nothing. What the kernel tells between two waits is kept in `Readable`.
 
+A waiting task may leave a function that takes the octets in its place (`Readable.wait`). `Readiness` calls the function
+in the task's context, and the task sleeps on for as long as the function needs nothing else: to wake a task costs as
+much as a system call.
+
 A short read has drained a TCP socket, unless the client has sent urgent data: a read ends at an urgent octet (tcp(7)).
 A read from a Unix socket also ends at descriptors that were sent. Those sockets are read until nothing is there.
 """
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import final
 
@@ -47,7 +51,7 @@ class Readable:
         sock: The socket.
     """
 
-    __slots__ = ("_left_to_trio", "_over", "_ready", "_short_is_all", "_socket", "_task")
+    __slots__ = ("_left_to_trio", "_over", "_ready", "_short_is_all", "_socket", "_take", "_task")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -56,9 +60,14 @@ class Readable:
         self._short_is_all = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._left_to_trio = False
         self._task: trio.lowlevel.Task | None = None
+        self._take: Callable[[], bool] | None = None
 
-    def wait(self) -> Awaitable[None]:
+    def wait(self, take: Callable[[], bool] | None = None) -> Awaitable[None]:
         """Wait until a read may find something; a checkpoint also when that is so already.
+
+        Args:
+            take: Reads in place of this task when something comes, in the task's context but while no task runs. True:
+                it has taken what came, and this task waits on. What it raises is raised here.
 
         Raises:
             trio.BusyResourceError: Another task waits for this socket.
@@ -71,11 +80,17 @@ class Readable:
         if self._task is not None:
             raise trio.BusyResourceError("another task is waiting for this socket")
         self._task = trio.lowlevel.current_task()
+        self._take = take
         return trio.lowlevel.wait_task_rescheduled(self._give_up)  # noqa: ASYNC105
 
     def _give_up(self, _raise_cancel: object) -> Abort:
         self._task = None
         return Abort.SUCCEEDED
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is there to be read: the kernel tells when that changes."""
+        return not self._ready
 
     def short(self) -> None:
         """A read found less than it asked for: the next one waits, unless there may be more, or the end."""
@@ -92,6 +107,15 @@ class Readable:
             self._over = True
         if events & _PRI:
             self._short_is_all = False
+        if self._task is None:
+            return
+        if self._take is not None:
+            try:
+                if self._task.context.run(self._take) and self.drained:
+                    return
+            except BaseException as exc:  # noqa: BLE001 - raised in the task, whose function it is
+                self._reschedule(outcome.Error(exc))
+                return
         self._reschedule(None)
 
     def close(self) -> None:

@@ -17,14 +17,12 @@ import trio
 
 from .readiness import Readable, Readiness
 
-__all__ = ["Outbox", "SocketTransport", "acknowledge_at_once"]
+__all__ = ["Outbox", "SocketTransport"]
 
 #: The most octets that `send_soon` takes for one pass.
 _MAX_SOON = 16_384
 #: The outbox tries stuck sockets again at intervals of so many seconds.
 _RETRY_PAUSE = 0.1
-#: Linux alone has it.
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 #: An `abort` without a reset reads and drops so many blocks of 64 KiB at most.
 _DROPPED_BLOCKS = 16
 #: The value of SO_LINGER (on, no seconds) with which closing resets the connection.
@@ -81,8 +79,8 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         while True:
             if sock.fileno() < 0:
                 raise trio.ClosedResourceError("this socket was closed")
-            if readable is None and self._readiness is not None:
-                readable = self._readable = self._readiness.register(sock)
+            if readable is None and self.register():
+                readable = self._readable
             if readable is None:
                 await trio.lowlevel.wait_readable(sock)
             else:
@@ -98,6 +96,56 @@ class SocketTransport(trio.abc.HalfCloseableStream):
             if readable is not None and len(data) < max_bytes:
                 readable.short()
             return data
+
+    def register(self) -> bool:
+        """Have the kernel tell of octets, once for the socket's life; False: waiting is left to trio, for now."""
+        if self._readable is None and self._readiness is not None and self.socket.fileno() >= 0:
+            self._readable = self._readiness.register(self.socket)
+        return self._readable is not None
+
+    async def receive_while(self, take: Callable[[bytes], bool], max_bytes: int) -> bool:
+        """Receive, and hand on what comes, until `take` returns False; after `register` has returned True.
+
+        This task is not woken between two calls of `take`, which must not wait for anything, nor ask which task runs.
+
+        Args:
+            take: Is given octets.
+            max_bytes: The most octets of one call.
+
+        Returns:
+            False: The peer has sent its last.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The transport was closed.
+            BaseException: What `take` raises.
+        """
+        readable, sock = self._readable, self.socket
+        assert readable is not None
+        open_, more, called = True, True, False
+
+        def receive() -> bool:
+            nonlocal open_, more, called
+            called = True
+            try:
+                data = sock.recv(max_bytes)
+            except BlockingIOError:
+                readable.empty()
+                return True
+            except OSError as exc:
+                raise _broken(sock) from exc
+            if len(data) < max_bytes:
+                readable.short()
+            open_ = bool(data)
+            more = open_ and take(data)
+            return more
+
+        while more:
+            called = False
+            await readable.wait(receive)
+            if not called:
+                receive()
+        return open_
 
     def send_soon(self, data: bytes) -> bool:
         """Have octets sent when this pass ends.
@@ -272,22 +320,6 @@ class SocketTransport(trio.abc.HalfCloseableStream):
         """See `trio.abc.AsyncResource`."""
         self.close()
         await trio.lowlevel.checkpoint()
-
-
-def acknowledge_at_once(stream: trio.abc.Stream) -> None:
-    """Have the system acknowledge what has come, which it would otherwise put off for 40 ms.
-
-    A client with Nagle's algorithm (most mail clients) sends nothing while its last octets are not acknowledged. When
-    its turn to speak comes twice in a row, as after a TLS handshake, it would wait for that. The option holds until the
-    system decides anew, so it is set at each such moment. Does nothing where system or stream have no such option.
-
-    Args:
-        stream: A stream on a socket, or any other.
-    """
-    sock = stream.socket if isinstance(stream, (SocketTransport, trio.SocketStream)) else None
-    if sock is not None and _QUICKACK is not None:
-        with suppress(OSError):  # a Unix socket, or one that was closed
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def _broken(sock: socket.socket) -> Exception:
