@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import io
 import re
 import runpy
 import shutil
@@ -14,6 +17,9 @@ import attrs
 import pytest
 
 import trio_smtp
+import trio_smtp.testing
+from trio_smtp.cli import main
+from trio_smtp.testing import CapturedMessage
 
 from .conftest import CertificateFiles
 
@@ -51,6 +57,38 @@ AIOSMTPD = """
     authenticator auth_callback AuthResult LoginPassword command_call_limit proxy_protocol_timeout line_length_limit
     local_part_limit LMTP Controller start stop ssl_context ready_timeout UnixSocketController unix_socket
 """
+HARAKA = """
+    init_master init_child init_http init_wss connect_init lookup_rdns connect capabilities unrecognized_command
+    disconnect helo ehlo quit vrfy noop rset mail rcpt rcpt_ok data data_post max_data_exceeded queue queue_outbound
+    queue_ok reset_transaction deny get_mx deferred bounce delivered send_email log register_hook next CONT DENY
+    DENYSOFT DENYDISCONNECT DENYSOFTDISCONNECT DISCONNECT OK NEXT_HOOK DELAY uuid remote ip port host is_private local
+    greeting hello notes transaction relaying current_line last_response remote_close results mail_from rcpt_to
+    message_stream data_bytes add_data add_leading_header add_header remove_header header parse_body body
+    attachment_hooks discard_data set_banner add_body_filter user original loglevel log_timestamps databytes plugins
+    listen_address inactivity_time nodes group ignore_bad_plugins daemonize daemon_log_file daemon_pid_file spool_dir
+    spool_after me deny_includes_uuid banner_include_uuid early_talker_delay plugin_timeout cluster_modules
+    smtpgreeting max_received_count max_line_length max_data_line_length concurrency_max disabled bounce_message
+    haproxy_hosts strict_rfc1869
+"""
+MAILPIT = """
+    MP_DATABASE MP_DISABLE_WAL MP_COMPRESSION MP_TENANT_ID MP_LABEL MP_MAX_MESSAGES MP_MAX_AGE MP_USE_MESSAGE_DATES
+    MP_IGNORE_DUPLICATE_IDS MP_LOG_FILE MP_QUIET MP_VERBOSE MP_UI_BIND_ADDR MP_WEBROOT MP_UI_AUTH_FILE MP_UI_AUTH
+    MP_UI_TLS_CERT MP_UI_TLS_KEY MP_API_CORS MP_BLOCK_REMOTE_CSS_AND_FONTS MP_ENABLE_SPAMASSASSIN
+    MP_ALLOW_UNTRUSTED_TLS MP_DISABLE_HTTP_COMPRESSION MP_HIDE_DELETE_ALL_BUTTON MP_SEND_API_AUTH_FILE MP_SEND_API_AUTH
+    MP_SEND_API_AUTH_ACCEPT_ANY MP_SMTP_BIND_ADDR MP_SMTP_AUTH_FILE MP_SMTP_AUTH MP_SMTP_AUTH_ACCEPT_ANY
+    MP_SMTP_TLS_CERT MP_SMTP_TLS_KEY MP_SMTP_REQUIRE_STARTTLS MP_SMTP_REQUIRE_TLS MP_SMTP_AUTH_ALLOW_INSECURE
+    MP_SMTP_STRICT_RFC_HEADERS MP_SMTP_MAX_RECIPIENTS MP_SMTP_ALLOWED_RECIPIENTS MP_SMTP_DISABLE_RDNS
+    MP_SMTP_RELAY_CONFIG MP_SMTP_RELAY_ALL MP_SMTP_RELAY_MATCHING MP_SMTP_RELAY_HOST MP_SMTP_FORWARD_CONFIG
+    MP_SMTP_FORWARD_HOST MP_ENABLE_CHAOS MP_CHAOS_TRIGGERS MP_POP3_BIND_ADDR MP_POP3_AUTH_FILE MP_POP3_AUTH
+    MP_POP3_TLS_CERT MP_POP3_TLS_KEY MP_TAG MP_TAGS_CONFIG MP_TAGS_TITLE_CASE MP_TAGS_DISABLE MP_WEBHOOK_URL
+    MP_WEBHOOK_LIMIT MP_DEMO_MODE MP_DATA_FILE sendmail
+"""
+SMTPDFIX = """
+    hostname port messages reset start stop use_starttls use_ssl login_username login_password enforce_auth
+    auth_require_tls ssl_cert_files ready_timeout host SMTPD_HOST SMTPD_PORT SMTPD_READY_TIMEOUT SMTPD_LOGIN_NAME
+    SMTPD_LOGIN_PASSWORD SMTPD_ENFORCE_AUTH SMTPD_AUTH_REQUIRE_TLS SMTPD_SSL_CERTIFICATE_FILE SMTPD_SSL_KEY_FILE
+    SMTPD_USE_STARTTLS SMTPD_USE_SSL SMTPD_USE_TLS AuthController Authenticator AuthMessage Config SMTPDFix smtpd
+"""
 
 
 @attrs.frozen
@@ -79,8 +117,23 @@ def rows(page: str) -> Iterator[Row]:
             yield Row(section, tuple(cell.strip() for cell in line[1:-1].split(" | ")))
 
 
+@functools.cache
+def help_of(command: str) -> str:
+    """What ``trio-smtp COMMAND --help`` prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    return printed.getvalue()
+
+
 def exists(name: str) -> bool:
-    """Whether a dotted name is a public one of trio_smtp, or an attribute of one, or a name in one of its modules."""
+    """Whether a dotted name is a public one of trio_smtp, or an attribute of one, or a name in one of its modules.
+
+    An option is one of ``trio-smtp inbox``, and ``trio-smtp NAME`` a command.
+    """
+    if name.startswith("--"):
+        return re.search(rf"(?<![\w-]){name}(?![\w-])", help_of("inbox")) is not None
+    if name.startswith("trio-smtp "):
+        return name in help_of(name.split()[1])
     if name.startswith("trio_smtp."):
         module, _, name = name.rpartition(".")
         return name in importlib.import_module(module).__all__
@@ -113,11 +166,33 @@ def test_what_it_is_called_here_exists(row: Row) -> None:
         ("bun-smtp", BUN_SMTP),
         ("Fumi", FUMI),
         ("aiosmtpd", AIOSMTPD),
+        ("Haraka", HARAKA),
+        ("Mailpit", MAILPIT),
     ],
 )
 def test_nothing_of_theirs_is_missing(section: str, names: str) -> None:
     shown = " ".join(row.cells[0] for row in MIGRATING if row.section == section)
     assert set(names.split()) - set(re.findall(r"\w+", shown)) == set()
+
+
+def test_the_fixtures_of_others_are_all_told() -> None:
+    table = [row for row in rows("testing-mail.md") if row.section == "Coming from elsewhere"]
+    shown = " ".join(row.cells[0] for row in table if re.search("smtpd|SMTPD|Auth|X-", row.cells[0]))
+    assert set(SMTPDFIX.split()) - set(re.findall(r"\w+", shown)) == set()
+    ours = [name for row in table for name in row.names(1)]
+    made: set[str] = set()
+    for owner, name in re.findall(r"\b(mailserver|server|mail)\.(\w+)", " ".join(ours)):
+        if owner != "mail":
+            assert hasattr(trio_smtp.testing.MailServer, name), name
+        else:
+            assert hasattr(CapturedMessage, name) or f" {name}: " in str(CapturedMessage.__doc__), name
+        made.add(name)
+    assert {"wait_for", "fail", "ca_file", "envelope"} <= made
+    marks = [re.findall(r"mailserver\((.*)\)$", name)[0] for name in ours if name.startswith("@pytest.mark")]
+    assert len(marks) > 4
+    for arguments in marks:
+        with eval(f"trio_smtp.testing.MailServer({arguments.replace('port=2525', 'port=0')})"):
+            pass
 
 
 def test_every_field_of_ours_that_a_client_fills_is_named_somewhere() -> None:
@@ -151,6 +226,9 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
     assert not exists("SMTPServer.nothing")
     assert not exists("Nothing")
     assert not exists("trio_smtp.plugins.nothing")
+    assert exists("--max-age")
+    assert not exists("--max")
+    assert not exists("trio-smtp nothing")
 
 
 @attrs.frozen

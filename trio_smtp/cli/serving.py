@@ -20,6 +20,7 @@ from trio_smtp.server.supervisor import Supervisor
 
 from .errors import RUNTIME, CommandError, reason_of
 from .logs import show
+from .service_manager import ManagedSystem, keep_telling, tell_ready, tell_reloading, tell_stopping
 
 __all__ = ["Address", "Configs", "first_message", "place_of", "serve_all", "supervise"]
 
@@ -54,8 +55,10 @@ async def serve_all(
     def started() -> None:
         group.accept()
         _announce([(server.config, _addresses_of(server)) for server in group.servers], what)
+        tell_ready(what)
 
     async with open_bare_nursery() as nursery:
+        nursery.start_soon(keep_telling)
         await nursery.start(group.obey_signals, nursery)
         await serve(group.servers, started, explain=lambda server, error: _cannot_listen(server.config, error))
         nursery.cancel_scope.cancel()
@@ -92,8 +95,10 @@ class _Group:
     async def _next_but_hangups(self, signals: AsyncIterator[int]) -> int:
         """The next signal that is not SIGHUP; at each SIGHUP the certificates are loaded anew."""
         while (number := await anext(signals)) == signal.SIGHUP:
+            tell_reloading()
             for server in self.servers:
                 await _load_anew(server)
+            tell_ready()
         return number
 
 
@@ -129,7 +134,9 @@ def supervise(app: App, configs: Configs, what: str, workers: int, *, system: Sy
             (each.server.config, _addresses(sock.getsockname() for sock in each.sockets[0])) for each in listening
         ]
         _announce(places, f"{what} ({workers} workers)")
+        tell_ready(f"{what} ({workers} workers)")
 
+    system = system or ManagedSystem(hangups=True)
     return Supervisor(
         listening, workers, started=started, draining=_show_finishing, reload=_load_anew, system=system
     ).run()
@@ -141,6 +148,7 @@ def _cannot_listen(config: Config, error: OSError | ValueError) -> CommandError:
 
 
 def _show_finishing() -> None:
+    tell_stopping()
     show("Finishing what is under way; a second signal stops at once.")
 
 

@@ -21,6 +21,7 @@ class _NeedData(enum.Enum):
 
 #: No complete event is in the buffer: feed more.
 NEED_DATA: Final = _NeedData.NEED_DATA
+#: The type of `NEED_DATA`.
 NeedData = Literal[_NeedData.NEED_DATA]
 
 
@@ -50,4 +51,5 @@ class EndOfBody(ShowsFields):
     """The end mark was seen, or the last octet of the chunk; what follows in the buffer is lines again."""
 
 
+#: What a framer finds in the octets it was fed.
 Event = Line | BodyChunk | MalformedBody | EndOfBody | NeedData

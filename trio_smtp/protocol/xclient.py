@@ -12,7 +12,9 @@ from .xtext import decode_xtext
 
 __all__ = ["XCLIENT_ATTRIBUTES", "XFORWARD_ATTRIBUTES", "parse_attributes"]
 
+#: The attributes that XCLIENT may set.
 XCLIENT_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT", "REVERSE_NAME")
+#: The attributes that XFORWARD may set.
 XFORWARD_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 
 _UNAVAILABLE = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
