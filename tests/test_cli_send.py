@@ -187,5 +187,5 @@ def test_what_ends_it_early(error: BaseException, status: int, monkeypatch: pyte
     def run(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("trio_smtp.cli.send.trio.run", run)
+    monkeypatch.setattr("trio_smtp.cli.delivering.trio.run", run)
     assert main(["send", URL, "--to", "b@example.com"]) == status

@@ -364,6 +364,22 @@ async def test_a_refused_chunk_may_end_the_session() -> None:
 # --- on_reply ---
 
 
+async def test_a_reply_is_shown_with_the_octets_that_are_sent() -> None:
+    shown: list[bytes] = []
+    app = app_with(
+        on_reply=lambda ctx: shown.append(ctx.encoded),
+        on_auth=lambda ctx: ctx.accept("ann"),
+        on_data_start=lambda ctx: ctx.reject("Nö"),
+    )
+    async with raw_client(app, allow_insecure_auth=True) as client:
+        await client.send_bytes(b"EHLO c.example\r\nAUTH LOGIN\r\n*\r\nMAIL FROM:<a@example.org> SMTPUTF8\r\n")
+        await client.send_bytes(b"RCPT TO:<b@example.com>\r\nDATA\r\nRSET\r\nQUIT\r\n")
+        assert await client.read_to_end() == b"".join(shown)
+    assert [each[:3] for each in shown] == [b"220", b"250", b"334", b"501", b"250", b"250", b"554", b"250", b"221"]
+    assert b"2.0.0" not in shown[1]
+    assert shown[6].endswith(" Nö\r\n".encode())
+
+
 @pytest.mark.parametrize(
     ("octets", "sent"), [([b"200 Sure\r\n"], b"200 Sure\r\n"), ([b"2", b"99\r\n"], b"299\r\n"), ([b""], b"")]
 )

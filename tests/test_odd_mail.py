@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from email import message_from_bytes
 from email.headerregistry import AddressHeader, ContentTypeHeader, DateHeader
 from email.message import EmailMessage
 from email.policy import EmailPolicy
@@ -361,3 +362,63 @@ def test_an_encoded_word_that_cannot_be_decoded_stays(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(UnstructuredHeader, "parse", classmethod(fail))
     assert make_policy().header_factory("Subject", "a =?x") == "a = ?x"
+
+
+# Fields that are longer than their parsers can take in time that grows with the length
+
+
+def test_a_long_list_of_addresses_is_read_whole_and_in_time() -> None:
+    many = ", ".join(f"user{number}@example.com" for number in range(9_000))
+    text = f'"Doe, Jane" <first@example.com>, =?utf-8?q?J=C3=B6rg=0D=0ABcc=3A?= <second@example.com>, root, {many}'
+    message = message_from_bytes(f"To: {text}\r\n\r\n".encode(), policy=make_policy())
+    started = time.process_time()
+    to: Any = message["To"]
+    addresses = to.addresses
+    assert time.process_time() - started < 10
+    assert [(each.display_name, each.addr_spec) for each in addresses[:2]] == [
+        ("Doe, Jane", "first@example.com"),
+        ("Jörg Bcc:", "second@example.com"),
+    ]
+    assert (addresses[2].username, addresses[2].domain) == ("root", "")
+    assert len(addresses) == 9_003
+    assert addresses[-1].addr_spec == "user8999@example.com"
+    assert str(to) == text
+    assert message["To"] is to
+    assert message.as_bytes() == f"To: {text}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("piece", ["a;", "[a", "<a", '"', "(", "=?a?q? "])
+@pytest.mark.parametrize("name", ["To", "Subject"])
+def test_no_long_field_takes_long(name: str, piece: str) -> None:
+    field = f"{name}: {piece * (300_000 // len(piece))}\r\n\r\n"
+    started = time.process_time()
+    message = message_from_bytes(field.encode(), policy=make_policy())
+    assert len(message[name]) > 290_000
+    message.as_bytes()
+    assert time.process_time() - started < 10
+
+
+def test_many_lists_of_addresses_take_no_longer_than_one() -> None:
+    lists = [f"Cc: {number:04}@example.com, {'a;' * 4_000}\r\n" for number in range(20)]
+    message = message_from_bytes("".join([*lists, "\r\n"]).encode(), policy=make_policy())
+    started = time.process_time()
+    found: Any = message.get_all("Cc")
+    assert time.process_time() - started < 10
+    assert [each.addresses[0].addr_spec for each in found[::13]] == [f"{n:04}@example.com" for n in range(0, 20, 13)]
+
+
+def test_a_long_list_that_the_simpler_parser_cannot_take_is_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(values: list[str]) -> list[tuple[str, str]]:
+        raise IndexError
+
+    monkeypatch.setattr("trio_smtp.app.mail_policy.getaddresses", fail)
+    text = "a@example.com, " * 1_000 + "b@example.com"
+    to: Any = message_from_bytes(f"To: {text}\r\n\r\n".encode(), policy=make_policy())["To"]
+    assert (str(to), to.addresses) == (text, ())
+
+
+def test_a_long_text_keeps_its_encoded_words() -> None:
+    text = "=?utf-8?q?a?= " * 5_000 + "b"
+    message = message_from_bytes(f"Subject: {text}\r\n\r\n".encode(), policy=make_policy())
+    assert str(message["Subject"]) == text
+    assert message.as_bytes() == f"Subject: {text}\r\n\r\n".encode()

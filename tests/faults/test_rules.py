@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import threading
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_smtp.plugins.faults import Delay, Facts, Fail, Greylist, RateLimit, Reset, Rule, RuleError, Rules
 
@@ -86,6 +89,22 @@ def test_filters(field: str, wanted: Any, yes: str, no: str | None) -> None:
     assert rules.take("end", facts(yes), 0)
     assert not rules.take("end", facts(no), 0)
     assert not rules.take("quit", facts(yes), 0)
+
+
+@pytest.mark.parametrize("glob", ["*a" * 40 + "*b", "*" * 200 + "b", "*?" * 40 + "b", "?*" * 40 + "b"])
+def test_a_glob_of_many_stars_takes_no_time(glob: str) -> None:
+    rule = Rule(at="rcpt", act=Reset(), to=glob)
+    began = time.process_time()
+    assert not Rules([rule]).take("rcpt", Facts(to=("a" * 250,)), 0)
+    assert Rules([rule]).take("rcpt", Facts(to=("a" * 250 + "B",)), 0)
+    assert time.process_time() - began < 1
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_globs_are_what_the_plain_pattern_is(glob: str, text: str) -> None:
+    plain = glob.replace("*", ".*").replace("?", ".")
+    acts = Rules([Rule(at="rcpt", act=Reset(), to=glob)]).take("rcpt", Facts(to=(text,)), 0)
+    assert bool(acts) == (re.fullmatch(plain, text) is not None)
 
 
 @pytest.mark.parametrize(

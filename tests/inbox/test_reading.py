@@ -12,68 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_smtp.inbox.addresses import addresses_of, decode_words
 from trio_smtp.inbox.reading import _parameter, clean_tag, headline_of, read_mail
 from trio_smtp.inbox.store import Mailbox
-from trio_smtp.inbox.texts import collapsed, links_of, text_of_html
+from trio_smtp.inbox.texts import links_of
+from trio_smtp.reading import mailboxes_in
 
 from .support import mail
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("a@b", [("", "a@b")]),
-        ("<a@b>", [("", "a@b")]),
-        ("Bob <a@b>, c@d", [("Bob", "a@b"), ("", "c@d")]),
-        ('"Doe, Jane" <a@b>', [("Doe, Jane", "a@b")]),
-        (r'"a \"b\" c" <a@b>', [('a "b" c', "a@b")]),
-        ("a@b (Bob)", [("Bob", "a@b")]),
-        ("Team: a@b, C <c@d>;", [("", "a@b"), ("C", "c@d")]),
-        ("=?utf-8?q?J=C3=B6rg?= <a@b>", [("Jörg", "a@b")]),
-        ("undisclosed-recipients:;", []),
-        ("nobody", []),
-        ("<>", []),
-        ('"open <a@b>', [("", '"open<a@b>')]),
-        ("<open", []),
-        ("(open", []),
-        (", , ;", []),
-        ("a @ b", [("", "a@b")]),
-    ],
-)
-def test_addresses(text: str, found: list[tuple[str, str]]) -> None:
-    if text.startswith('"open'):
-        assert len(addresses_of(text)) <= 1
-        return
-    assert addresses_of(text) == found
-
-
 def test_ten_thousand_recipients_and_no_more() -> None:
     text = ", ".join(f"user{number}@example.com" for number in range(12_000))
-    assert len(addresses_of(text)) == 10_000
+    assert len(mailboxes_in(text)) == 10_000
     row = headline_of(read_mail(mail(To=text)))
     assert len(row.to) == 10_000
-
-
-@pytest.mark.parametrize(
-    ("text", "decoded"),
-    [
-        ("plain", "plain"),
-        ("=?utf-8?B?R3LDvMOfZQ==?=", "Grüße"),
-        ("=?utf-8?B?R3LDvMOfZQ?=", "Grüße"),
-        ("=?iso-8859-1?Q?Gr=FC=DFe?= x", "Grüße x"),
-        ("=?utf-8?q?a_b?= =?utf-8?q?c?=", "a bc"),
-        ("=?utf-8*de?q?a?=", "a"),
-        ("=?nothing?q?a?=", "=?nothing?q?a?="),
-        ("=?utf-8?b?!!?=", ""),
-        ("=?utf-8?b?a?=", "=?utf-8?b?a?="),
-        ("=?utf-8?q?=FF?=", "=?utf-8?q?=FF?="),
-        ("=?utf-8?q?a=0D=0ABcc:_x?=", "a  Bcc: x"),
-        ("=?utf-7?q?+2D0-?=", " "),
-    ],
-)
-def test_encoded_words(text: str, decoded: str) -> None:
-    assert decode_words(text) == decoded
 
 
 def test_octets_that_are_not_ascii() -> None:
@@ -194,26 +145,6 @@ def test_the_snippet_of_html() -> None:
     octets = b"Content-Type: text/html\r\n\r\n<style>p {}</style><p>One</p><p>T<b>w</b>o &amp; 3" + b" x" * 5000
     assert headline_of(read_mail(octets)).snippet.startswith("One Two & 3 x x")
     assert len(headline_of(read_mail(octets)).snippet) == 250
-
-
-@pytest.mark.parametrize(
-    ("source", "text"),
-    [
-        ("a<b>b</b>c", "abc"),
-        ("a<br>b", "a b"),
-        ("<!-- <p>no</p> -->yes", "yes"),
-        ("<!-- open", ""),
-        ("<script>no</script>yes", "yes"),
-        ("<SCRIPT>no</Script >yes", "yes"),
-        ("yes<script>no", "yes"),
-        ("yes <p", "yes"),
-        ("1 < 2", "1"),
-        ("a</style>b", "a b"),
-        ("<>x", "x"),
-    ],
-)
-def test_text_of_html(source: str, text: str) -> None:
-    assert collapsed(text_of_html(source)) == text
 
 
 def test_links() -> None:

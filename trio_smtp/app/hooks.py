@@ -58,6 +58,8 @@ class ReplyContext(ShowsFields):
             comes in its place, ``"END"`` for the reply to a message, ``"CLOSING"`` for the last words of a session that
             the server ends.
         reply: The reply.
+        encoded: The reply's octets as they are sent: with the enhanced status code where the session has those (RFC
+            2034), non-ASCII text as UTF-8 where the transaction has SMTPUTF8.
         octets: What is sent in its place; None: the reply.
         closes: Whether `close_after` was called.
     """
@@ -65,6 +67,7 @@ class ReplyContext(ShowsFields):
     session: Session
     verb: str
     reply: Reply
+    encoded: bytes = attrs.field(repr=False)
     octets: bytes | None = attrs.field(default=None, init=False)
     closes: bool = attrs.field(default=False, init=False)
 

@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from email.contentmanager import ContentManager, raw_data_manager
-from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
+from email.headerregistry import Address, AddressHeader, BaseHeader, Group, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import EmailPolicy
+from email.utils import getaddresses
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
@@ -25,6 +26,16 @@ __all__ = ["make_policy"]
 _LONG_FIELD = 256
 #: Of a longer field with parameters so many characters are read: its parser takes time that grows with the square.
 _MAX_MIME_FIELD = 8_192
+#: Longer lists of addresses are read by a simpler parser: that of the package takes a minute for 40,000 quotes.
+_MAX_LIST = 8_192
+#: So many characters of the longer lists of one message are read by the parser of the package.
+_MAX_LISTS = 65_536
+#: The simpler parser reads so many characters of a list.
+_MAX_SIMPLE_LIST = 262_144
+#: Longer texts are taken as they were sent, with their encoded words.
+_MAX_TEXT = 65_536
+_LISTS = frozenset({"from", "sender", "reply-to", "to", "cc", "bcc"})
+_LISTS |= {f"resent-{name}" for name in _LISTS}
 _MIME_FIELDS = frozenset({"content-type", "content-disposition"})
 # A quoted string as a whole, so that nothing is found inside one; or a parameter whose value lacks its quotes though it
 # holds characters that need them (RFC 2045 section 5.1). The blanks before a value are taken possessively: a run of
@@ -55,6 +66,42 @@ class _Unparsed(UnstructuredHeader, BaseHeader):
     minor: ClassVar[int | None] = None
 
 
+class _Long(BaseHeader):
+    """A field whose own parser would take too long: its time grows with the square of the length."""
+
+    def fold(self, *, policy: Any) -> str:
+        """Raise: the policy then takes the field as it is."""
+        raise ValueError("the field is too long to be folded")
+
+
+class _LongText(_Long, _Unparsed):
+    """A text as it was sent."""
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        """Take the text, and look for nothing in it."""
+        kwds["parse_tree"], kwds["decoded"] = None, value
+
+
+class _LongList(AddressHeader, _Long):  # type: ignore[misc] # typeshed: `init` of a field takes the field's keywords
+    """A list of addresses: its text as it was sent, and its addresses, without the names of groups."""
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        """Take the text, and look for the addresses in it, in time that grows with the length."""
+        kwds["parse_tree"], kwds["decoded"] = None, value
+        found = getaddresses([value[:_MAX_SIMPLE_LIST]])
+        kwds["groups"] = [_group(name, address) for name, address in found if address]
+
+
+def _group(name: str, address: str) -> Group:
+    if "=?" in name and len(name) < _LONG_FIELD:
+        # Encoded line ends are blanks: an address may have none.
+        name = " ".join(str(_fields("subject", name)).split())
+    local, at, domain = address.rpartition("@")
+    return Group(None, [Address(name, local if at else address, domain if at else "")])
+
+
 def _add_quotes(match: re.Match[str]) -> str:
     start, value = match.groups()
     if start is None or not _NEEDS_QUOTES.search(value):
@@ -68,6 +115,10 @@ class _Fields(HeaderRegistry):
     def __call__(self, name: str, value: Any) -> BaseHeader:
         if name.lower() in _MIME_FIELDS:
             value = _BARE_PARAMETER.sub(_add_quotes, value[:_MAX_MIME_FIELD])
+        elif len(value) > _MAX_LIST and name.lower() in _LISTS:
+            return _long_list(name, value)
+        elif len(value) > _MAX_TEXT:
+            return _LongText(name, value)
         try:
             return super().__call__(name, value)
         except Exception:
@@ -76,6 +127,13 @@ class _Fields(HeaderRegistry):
             except Exception:
                 # Encoded words that cannot be decoded stay as they are: "=?" is what begins one.
                 return _Unparsed(name, value.replace("=?", "= ?"))
+
+
+def _long_list(name: str, value: str) -> BaseHeader:
+    try:
+        return _LongList(name, value)
+    except Exception:
+        return _LongText(name, value)
 
 
 class _Part(EmailMessage):
@@ -147,14 +205,29 @@ class _Content(ContentManager):
         raw_data_manager.set_content(msg, obj, *args, **kw)
 
 
+class _Parsed:
+    """The long fields of one message that were parsed, and how many characters of them were lists of addresses."""
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[str, str], Any] = {}
+        self.lists = 0
+
+    def is_too_much(self, name: str, value: str) -> bool:
+        """Count a field; say whether the message's lists are together more than the package's parser is given."""
+        if name.lower() not in _LISTS:
+            return False
+        self.lists += len(value)
+        return self.lists > _MAX_LISTS
+
+
 class _Policy(EmailPolicy):
     """See the module.
 
     Attributes:
-        parsed: The long fields of one message that were parsed.
+        parsed: What was parsed of one message.
     """
 
-    parsed: dict[tuple[str, str], Any] | None = None
+    parsed: _Parsed | None = None
 
     def header_fetch_parse(self, name: str, value: Any) -> Any:
         """Give a field as its parsed object; a long one is parsed once."""
@@ -162,9 +235,13 @@ class _Policy(EmailPolicy):
             return super().header_fetch_parse(name, value)
         key = (name, str(value))
         try:
-            return self.parsed[key]
+            return self.parsed.fields[key]
         except KeyError:
-            field = self.parsed[key] = super().header_fetch_parse(name, value)
+            if self.parsed.is_too_much(*key):
+                field: Any = _long_list(name, "".join(key[1].splitlines()))
+            else:
+                field = super().header_fetch_parse(name, value)
+            self.parsed.fields[key] = field
             return field
 
     def fold(self, name: str, value: Any) -> Any:
@@ -192,5 +269,10 @@ _content = _Content()
 
 def make_policy() -> EmailPolicy[EmailMessage]:
     """Make the policy of one message: it keeps what it has parsed of the message's long fields."""
-    settings: dict[str, Any] = {"linesep": "\r\n", "header_factory": _fields, "content_manager": _content, "parsed": {}}
+    settings: dict[str, Any] = {
+        "linesep": "\r\n",
+        "header_factory": _fields,
+        "content_manager": _content,
+        "parsed": _Parsed(),
+    }
     return cast("EmailPolicy[EmailMessage]", _Policy(message_factory=_Part, **settings))

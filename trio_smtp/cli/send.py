@@ -10,11 +10,10 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 
-import trio
-
-from trio_smtp.client import DeliveryError, ExtensionMissing, Options, Password, SendResult, connect
+from trio_smtp.client import Options, Password, SendResult, connect
 
 from .certificates import client_context
+from .delivering import delivered
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
 from .options import Parser
 from .output import say
@@ -39,19 +38,7 @@ def send(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     message = _message(given)
     options = _options(given)
-    try:
-        result = trio.run(_deliver, given, message, options)
-    except DeliveryError as error:
-        raise CommandError(_shown(error), RUNTIME) from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    except ImportError as error:
-        raise CommandError(str(error), RUNTIME) from error
-    except KeyboardInterrupt:
-        return 130
-    for recipient, reply in result.refused.items():
-        say(sys.stderr, f"{PROGRAM}: {recipient} was refused: {reply.code} {' / '.join(reply.lines)}")
-    return RUNTIME if result.refused else 0
+    return delivered(lambda: _deliver(given, message, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,12 +129,6 @@ def _password(given: argparse.Namespace) -> str:
         raise CommandError(f"cannot read {given.password_file}: {error}", RUNTIME) from error
     except (EOFError, KeyboardInterrupt) as error:
         raise CommandError("no password was given", RUNTIME) from error
-
-
-def _shown(error: DeliveryError) -> str:
-    if isinstance(error, ExtensionMissing) and error.extension == "STARTTLS":
-        return "the server does not offer STARTTLS: --tls none sends without it, for everybody on the way to read"
-    return str(error)
 
 
 async def _deliver(given: argparse.Namespace, message: bytes | EmailMessage, options: Options) -> SendResult:

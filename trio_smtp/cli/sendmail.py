@@ -9,11 +9,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import trio
-
-from trio_smtp.client import DeliveryError, SendResult, connect
+from trio_smtp.client import SendResult, connect
 from trio_smtp.reading import field_addresses, read_octets
 
+from .delivering import delivered
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of
 from .options import Parser
 from .output import say
@@ -49,17 +48,7 @@ def sendmail(arguments: Sequence[str]) -> int:
         message = _without_bcc(message)
     if not recipients:
         raise CommandError("no recipient: name some, or have -t take them from the fields To, Cc and Bcc")
-    try:
-        result = trio.run(_deliver, given, list(dict.fromkeys(map(_with_domain, recipients))), message)
-    except DeliveryError as error:
-        raise CommandError(str(error), RUNTIME) from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    except KeyboardInterrupt:
-        return 130
-    for recipient, reply in result.refused.items():
-        say(sys.stderr, f"{PROGRAM}: {recipient} was refused: {reply.code} {' / '.join(reply.lines)}")
-    return RUNTIME if result.refused else 0
+    return delivered(lambda: _deliver(given, list(dict.fromkeys(map(_with_domain, recipients))), message))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -64,7 +64,7 @@ class _ReplyHandlers:
 
     async def _show(self, held: HeldReply) -> bool:
         """Run the handlers for one reply; True: the session ends after it."""
-        context = ReplyContext(self._dialogue.session, held.verb, held.reply)
+        context = ReplyContext(self._dialogue.session, held.verb, held.reply, held.octets)
         octets: bytes | None = None  # when the handlers fail, the reply is sent as it is
         try:
             returned: object = await self._chain(context)  # type: ignore[func-returns-value]

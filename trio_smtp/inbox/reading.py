@@ -8,7 +8,6 @@ thread.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,9 +18,10 @@ from typing import Any
 
 import attrs
 
-from .addresses import addresses_of, decode_words
+from trio_smtp.reading import decode_text, decode_words, mailboxes_in, text_of_html
+
 from .store import Headline, Mailbox
-from .texts import collapsed, text_of_html
+from .texts import collapsed
 
 __all__ = ["Mail", "Part", "headline_of", "read_mail"]
 
@@ -43,8 +43,6 @@ _BOUNDARY = re.compile(rb"boundary", re.IGNORECASE)
 _MIME_FIELD = re.compile(rb"^content-[a-z-]{1,40}:.*(?:\r?\n[ \t].*)*", re.IGNORECASE | re.MULTILINE)
 _MAX_MIME_FIELD = 8_192
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
-#: Codecs of Python that are no character sets, or take time out of proportion.
-_NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9\-. _@]")
 
 
@@ -89,7 +87,7 @@ class Part:
     @property
     def text(self) -> str:
         """The content as text, whatever its character set is said to be; cut off after 4,194,304 characters."""
-        return _decoded(self.content[: 4 * _MAX_TEXT], self.charset)[:_MAX_TEXT]
+        return decode_text(self.content[: 4 * _MAX_TEXT], self.charset)[:_MAX_TEXT]
 
     @property
     def kind(self) -> str:
@@ -126,8 +124,8 @@ class Mail:
 
     def addresses(self, name: str) -> tuple[Mailbox, ...]:
         """The addresses of all fields of that name."""
-        found = (addresses_of(value) for field, value in self.fields if field.lower() == name)
-        return tuple(Mailbox(name, address) for pairs in found for name, address in pairs)
+        found = (mailboxes_in(value) for field, value in self.fields if field.lower() == name)
+        return tuple(Mailbox(name, address) for pairs in found for name, address in pairs if address)
 
     @property
     def sender(self) -> Mailbox | None:
@@ -308,7 +306,7 @@ def _parameter(message: Message[str, str], name: str, field: str) -> str:
         found: Any = message.get_param(name, "", field)
         if isinstance(found, tuple):  # RFC 2231: charset, language, value
             charset, _, value = found
-            return _decoded(value.encode("latin-1", "replace"), charset or "us-ascii")
+            return decode_text(value.encode("latin-1", "replace"), charset or "us-ascii")
         return str(found)
     except Exception:  # of the parser of parameters
         return ""
@@ -316,16 +314,4 @@ def _parameter(message: Message[str, str], name: str, field: str) -> str:
 
 def _octets_decoded(text: str) -> str:
     """Undo what the parser does to octets that are not ASCII: they are UTF-8, or else Latin-1."""
-    return _decoded(str(text).encode("utf-8", "surrogateescape"), "")
-
-
-def _decoded(octets: bytes, charset: str) -> str:
-    for name in (charset, "utf-8"):
-        try:
-            codec = codecs.lookup(name)
-            if codec.name not in _NO_CHARSETS:
-                # bytes.decode takes no codecs that are not for text.
-                return octets.decode(codec.name).replace("\r\n", "\n").encode("utf-8", "replace").decode()
-        except (LookupError, ValueError, TypeError):
-            continue
-    return octets.decode("latin-1").replace("\r\n", "\n")
+    return decode_text(str(text).encode("utf-8", "surrogateescape"))

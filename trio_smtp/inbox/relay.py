@@ -58,7 +58,10 @@ class Relay:
         Raises:
             ValueError: It is no such URL.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whose text shows the password
+            raise ValueError(f"a relay is written {_FORM}") from None
         try:
             port = parts.port
         except ValueError:
@@ -147,4 +150,7 @@ def _text(octets: bytes | str) -> str:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r":[^:@/]*@", ":...@", url)
+    """The URL without what stands before its last ``@``: a password may have any character, the reserved ones too."""
+    before, at, rest = url.rpartition("@")
+    scheme = re.match(r"[a-z]{1,10}://", before)
+    return f"{scheme[0] if scheme else ''}...@{rest}" if at else url

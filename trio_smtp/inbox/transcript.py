@@ -108,6 +108,4 @@ def recorder(app: App, transcript_of: Callable[[Session], Transcript]) -> None:
 
 def shown_reply(ctx: ReplyContext) -> str:
     """The reply as it goes over the wire, without its last line end."""
-    # RFC 2034 section 4: not in the greeting, and not in the reply to EHLO.
-    enhanced = ctx.session.opening_command in ("EHLO", "LHLO") and ctx.verb not in ("CONNECT", "EHLO", "HELO", "LHLO")
-    return ctx.reply.encode(enhanced=enhanced).decode("utf-8", "replace").removesuffix("\r\n").replace("\r\n", "\n")
+    return ctx.encoded.decode().removesuffix("\r\n").replace("\r\n", "\n")

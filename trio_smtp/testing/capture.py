@@ -153,9 +153,7 @@ class _Capture:
             lines.append("C: ***")
         if ctx.reply.code == 334:
             self._asked.add(session.id)
-        octets = ctx.octets
-        if octets is None:
-            octets = ctx.reply.encode(enhanced=_has_status(ctx))
+        octets = ctx.encoded if ctx.octets is None else ctx.octets
         lines += [f"S: {_printable(line)}" for line in octets.decode("utf-8", "backslashreplace").splitlines()]
         captured = self._of(session)
         captured.note(lines)
@@ -165,12 +163,6 @@ class _Capture:
     async def close(self, ctx: CloseContext) -> None:
         self._asked.discard(ctx.session.id)
         self._of(ctx.session).note([f"-- the connection has ended: {ctx.reason}"], ended=ctx.reason)
-
-
-def _has_status(ctx: ReplyContext) -> bool:
-    """Whether the reply is sent with an enhanced status code (RFC 2034 section 4)."""
-    greets = ctx.verb in ("CONNECT", "HELO", "EHLO", "LHLO") or ctx.reply.code == 334
-    return ctx.session.opening_command in ("EHLO", "LHLO") and not greets
 
 
 def _printable(text: str) -> str:

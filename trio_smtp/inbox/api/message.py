@@ -94,7 +94,9 @@ async def part(service: Service, request: Request) -> Response:
 async def thumb(service: Service, request: Request) -> Response:
     """GET /api/v1/message/{id}/part/{part}/thumb."""
     found = await _part(service, request)
-    image = await service.run(lambda: thumbnail(found.content) if found.content_type.startswith("image/") else BLANK)
+    image = BLANK
+    if found.content_type.startswith("image/"):
+        image = await service.run_alone(lambda: thumbnail(found.content))
     return Response(image, media_type="image/jpeg")
 
 

@@ -14,6 +14,8 @@ from .service import Problem, Service, json_of, json_response, member, ok
 __all__ = ["add_rule", "delete_rule", "delete_rules", "get_chaos", "get_rules", "put_chaos", "put_rules", "shown_rule"]
 
 _MAX_RULES = 1_000
+#: Octets of one rule; all of them are shown on one page.
+_MAX_RULE = 16_384
 #: What a trigger of Mailpit's is here: where, its id, and its usual code.
 _TRIGGERS: dict[str, tuple[Place, str, int]] = {
     "Authentication": ("auth", "chaos-authentication", 535),
@@ -38,7 +40,7 @@ async def put_rules(service: Service, request: Request) -> Response:
 
 async def add_rule(service: Service, request: Request) -> Response:
     """POST /api/v1/rules."""
-    data = await json_of(request)
+    data = await json_of(request, _MAX_RULE)
     _check_count(len(service.inbox.rules) + 1)
     return _changed(lambda rules: [rules.add(_read(data))], service)
 

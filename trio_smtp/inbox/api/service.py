@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -26,6 +28,8 @@ MAX_BODY = 1_048_576
 MAX_LIMIT = 1_000
 MAX_START = 10_000_000
 MAX_IDS = 10_000
+#: What `Service.run_alone` waits for, in each event loop.
+_alone: anyio.lowlevel.RunVar[anyio.CapacityLimiter | None] = anyio.lowlevel.RunVar("trio_smtp.inbox.alone", None)
 _ID = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
@@ -49,7 +53,8 @@ class Problem(Exception):
         """The answer."""
         if self.as_json:
             return json_response({"Error": self.text}, self.status)
-        return PlainTextResponse(self.text, self.status)
+        # JSON may have surrogates, and the text may show what was sent.
+        return PlainTextResponse(self.text.encode("utf-8", "replace"), self.status)
 
 
 class Service:
@@ -71,6 +76,17 @@ class Service:
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in a thread: whatever asks the store, or reads a message."""
         return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
+
+    async def run_alone(self, function: Callable[[], T], /) -> T:
+        """Call a function in a thread, one such function at a time: what takes much memory, such as decoding images.
+
+        A message may have a thousand small files that become 160 MB each in memory, and a page asks for all of them.
+        """
+        limiter = _alone.get(None)
+        if limiter is None:
+            limiter = anyio.CapacityLimiter(1)
+            _alone.set(limiter)
+        return await anyio.to_thread.run_sync(function, limiter=limiter)
 
     async def find(self, request: Request) -> Summary:
         """The message that the path names by ``{id}``; ``latest``, and a path without it, may have a ``?query=``.

@@ -21,6 +21,10 @@ _MAX_IMAGES = 4 * 1024 * 1024
 _RASTER = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/x-icon", "image/avif"})
 _DOCTYPE = re.compile(r"\s{0,1000}<!doctype[^>]{0,1000}>", re.IGNORECASE)
 _CID = re.compile(r"cid:([^\s\"'<>()&;]{1,500})", re.IGNORECASE)
+#: Places whose images were too much that get `_NOTHING`.
+_MAX_BLANKS = 1_000
+#: What stands in the other ones: it is no longer than what was there before, or a little.
+_TOO_MUCH = "data:,"
 #: What stands where there is no image: 1x1, transparent.
 _NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 _BASE = '<base target="_blank">'
@@ -53,12 +57,12 @@ def rendered(mail: Mail) -> str | None:
     html = mail.html
     if not html:
         return None
-    left = _MAX_IMAGES
+    left, blanks = _MAX_IMAGES, _MAX_BLANKS
     images = {part.content_id: part for part in mail.parts if part.content_id and part.content_type in _RASTER}
     made: dict[str, str] = {}
 
     def image(match: re.Match[str]) -> str:
-        nonlocal left
+        nonlocal left, blanks
         name = unquote(match[1])
         if name not in made:
             part = images.get(name)
@@ -68,7 +72,10 @@ def rendered(mail: Mail) -> str | None:
             else:
                 made[name] = f"data:{part.content_type};base64,{base64.b64encode(content).decode()}"
         left -= len(made[name])
-        return made[name] if left >= 0 else _NOTHING
+        if left >= 0:
+            return made[name]
+        blanks -= 1
+        return _NOTHING if blanks >= 0 else _TOO_MUCH
 
     shown = _CID.sub(image, html)
     # Before anything that could take effect, but not before the doctype: without it the page is laid out differently.

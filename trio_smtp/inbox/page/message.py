@@ -9,11 +9,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trio_smtp.inbox.addresses import decode_words
 from trio_smtp.inbox.api.service import Problem
 from trio_smtp.inbox.reading import Mail, headline_of, read_mail
 from trio_smtp.inbox.store import Query, Summary
 from trio_smtp.inbox.texts import links_of
+from trio_smtp.reading import decode_words
 
 from .rendering import Pages
 

@@ -97,7 +97,9 @@ class Pages:
             )
 
         text = await self.service.run(render)
-        return HTMLResponse(text, status, headers={"content-security-policy": PAGE_POLICY})
+        # What came as JSON, such as a rule, may have surrogates.
+        octets = text.encode("utf-8", "replace")
+        return HTMLResponse(octets, status, headers={"content-security-policy": PAGE_POLICY})
 
 
 def address(path: str, **parameters: object) -> str:

@@ -73,6 +73,8 @@ _SWITCHES: dict[str, tuple[Kind, str | bool]] = {
     "is:any": ("state", "any"),
 }
 _UNITS = {"": 1, "k": 1 << 10, "kb": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "g": 1 << 30, "gb": 1 << 30}
+#: Larger numbers are too large for SQLite.
+_MAX_SIZE = 2**63 - 1
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([a-z]{0,2})", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 _MONTH = re.compile(r"\d{4}[-/]\d{1,2}", re.ASCII)
@@ -183,7 +185,7 @@ def _size(name: str, text: str) -> float:
     match = _SIZE.fullmatch(text)
     if match is None or match[2] not in _UNITS:
         raise ValueError(f"{name}: needs a size such as 500, 20k or 1.5mb, not {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return min(int(float(match[1]) * _UNITS[match[2]]), _MAX_SIZE)
 
 
 def _moment(name: str, text: str, timezone: str) -> float:

@@ -337,13 +337,12 @@ class _Faults:
             await self._spoil(ctx, act, notes)
 
     async def _spoil(self, ctx: ReplyContext, act: Act, notes: Notes) -> None:
-        octets = ctx.reply.encode(enhanced=ctx.session.opening_command in ("EHLO", "LHLO"))
         if isinstance(act, Throttle):
-            await self._sleep(len(octets) / act.octets_per_second)
+            await self._sleep(len(ctx.encoded) / act.octets_per_second)
         elif isinstance(act, Garbage):
             ctx.send(GARBAGE)
         elif isinstance(act, Truncate):
-            ctx.send(octets[: len(octets) // 2])
+            ctx.send(ctx.encoded[: len(ctx.encoded) // 2])
             notes.fall_silent()
         elif isinstance(act, Disconnect) and not act.before_reply:
             ctx.close_after()
