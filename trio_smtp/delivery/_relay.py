@@ -197,12 +197,13 @@ class _Handlers:
             await self._close(passing)
             await ctx.stream.discard()
             return
-        try:
-            await passing.start()
-            replies = await passing.pass_on(ctx, received=self._settings.received)
-        finally:
-            await passing.close()
-        await self._conclude(ctx, passing.recipients, replies)
+        with ctx.delivering(self._settings.name):
+            try:
+                await passing.start()
+                replies = await passing.pass_on(ctx, received=self._settings.received)
+            finally:
+                await passing.close()
+            await self._conclude(ctx, passing.recipients, replies)
 
     async def end(self, ctx: TransactionEndContext) -> None:
         """A transaction has ended."""

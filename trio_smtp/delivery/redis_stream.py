@@ -181,8 +181,14 @@ class _Writer:
             await ctx.stream.discard()
             return
         data = await _read(ctx, recipients)
+        with ctx.delivering("redis_stream"):
+            entry = await self._add_or_refuse(ctx, encode_envelope(ctx, recipients), data)
+        ctx.reply = Reply(250, f"Queued as {entry}", "2.0.0")
+
+    async def _add_or_refuse(self, ctx: DataContext, envelope: bytes, data: bytes) -> str:
+        """Add an entry; returns its id, or raises what the client is told."""
         try:
-            entry = await self.add(encode_envelope(ctx, recipients), data)
+            return await self.add(envelope, data)
         except RedisFailure as failure:
             _logger.warning(
                 "session=%s cannot add the message to the stream %r of %s: %s",
@@ -194,7 +200,6 @@ class _Writer:
             if failure.kind == "full":
                 raise SMTPError("Insufficient system storage", 452, "4.3.1") from failure
             raise SMTPError("Local error in processing", 451, "4.3.0") from failure
-        ctx.reply = Reply(250, f"Queued as {entry}", "2.0.0")
 
     async def add(self, envelope: bytes, data: bytes) -> str:
         """Add an entry; returns its id.
