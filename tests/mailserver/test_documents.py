@@ -96,4 +96,5 @@ def test_every_example_project_is_run() -> None:
     assert {path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "__pycache__"} == {
         "asyncio_alarm",
         "django_shop",
+        "haproxy_redis",  # by tests/test_redis_machines.py
     }
