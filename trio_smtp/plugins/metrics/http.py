@@ -15,8 +15,8 @@ import trio
 
 try:
     import h11
-except ImportError as error:
-    raise ImportError("trio_smtp.plugins.metrics needs h11: pip install 'trio-smtp[metrics]'") from error
+except ImportError as _error:
+    raise ImportError("trio_smtp.plugins.metrics needs h11: pip install 'trio-smtp[metrics]'") from _error
 
 __all__ = ["Page", "serve_http"]
 
