@@ -32,6 +32,7 @@ from trio_smtp.client import (
     ExtensionMissing,
     External,
     Password,
+    Pool,
     Timeouts,
     TLSMode,
     connect,
@@ -401,6 +402,14 @@ async def test_a_long_response_does_not_go_with_the_command(refused: bool) -> No
 async def test_options_that_are_not_allowed(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         await connect("smtp://u:p@mx", **options).__aenter__()
+
+
+async def test_an_option_that_does_not_exist() -> None:
+    misspelled: dict[str, Any] = {"time_outs": None}
+    with pytest.raises(TypeError, match="there is no option 'time_outs': there are auth, insecure_auth"):
+        await connect("smtp://mx", **misspelled).__aenter__()
+    with pytest.raises(TypeError, match="there is no option 'time_outs'"):
+        Pool("smtp://mx", **misspelled)
 
 
 async def test_there_is_no_server(tmp_path: Any) -> None:

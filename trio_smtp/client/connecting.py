@@ -222,7 +222,10 @@ class Options(TypedDict, total=False):
 
 
 def make_connector(url: str, options: Options) -> Connector:
-    """Make a Connector out of the arguments of `connect`; see there for the ValueErrors."""
+    """Make a Connector out of the arguments of `connect`; see there for what is raised."""
+    unknown = sorted(options.keys() - Options.__optional_keys__)
+    if unknown:
+        raise TypeError(f"there is no option {unknown[0]!r}: there are {', '.join(sorted(Options.__optional_keys__))}")
     target = parse_url(url)
     auth, tls, name = options.get("auth"), options.get("tls"), options.get("local_hostname")
     if target.username is not None:
@@ -287,6 +290,7 @@ async def connect(url: str, **options: Unpack[Options]) -> AsyncIterator[Client]
         DeliveryRefused: The server refused the session, or the credentials.
         ExtensionMissing: The server lacks STARTTLS, or a mechanism that fits.
         ValueError: The URL or an option is not allowed.
+        TypeError: There is no such option.
         ImportError: SCRAM is the only mechanism, and the extra ``scram`` is not installed.
 
     RFC: RFC 5321, RFC 2033 (LMTP), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS), RFC 4954 (AUTH).

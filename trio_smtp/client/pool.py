@@ -66,6 +66,7 @@ class Pool:
 
     Raises:
         ValueError: An argument is not allowed.
+        TypeError: There is no such option.
     """
 
     __slots__ = ("_closed", "_connector", "_free", "_idle", "_max_messages", "_slots")
