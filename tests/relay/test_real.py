@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import trio
 
 from tests.client.support import Mailbox
 from tests.client.test_real_servers import arrived, needs_postfix
+from tests.dovecot_support import Dovecot, dovecot, needs_dovecot
 from tests.front_ends_support import LIFETIME, PATIENCE, Postfix, submit
 from tests.socket_support import port_of, serving
 from tests.test_real_front_ends import postfix as postfix  # noqa: PLC0414 - a fixture
@@ -24,7 +23,6 @@ from trio_smtp import App
 from trio_smtp.delivery.lmtp import lmtp
 from trio_smtp.delivery.proxy import proxy
 
-from .dovecot_support import Dovecot, dovecot
 from .support import LMTP, MAIL, front, relay_to
 
 EIGHT_BIT = "Subject: Hi\r\n\r\nGrüße\r\n".encode()
@@ -32,11 +30,6 @@ SIEVE = {
     "alice": 'require ["fileinto", "mailbox"];\nif header :contains "subject" "test" { fileinto :create "Lists"; }\n',
     "bob": 'if header :contains "subject" "spam" { discard; }\n',
 }
-
-needs_dovecot = [
-    pytest.mark.program("dovecot"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot keeps mail of several users as root only"),
-]
 
 
 class TestPostfix:
@@ -80,18 +73,9 @@ class TestDovecot:
     pytestmark = needs_dovecot
 
     @pytest.fixture
-    def directory(self) -> Iterator[Path]:
-        # Not in tmp_path: the mailboxes' own user must be able to get there.
-        directory = Path(tempfile.mkdtemp(prefix="trio-smtp-"))
-        directory.chmod(0o755)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory)
-
-    @pytest.fixture
-    async def mailboxes(self, directory: Path) -> AsyncIterator[Dovecot]:
-        async with dovecot(directory, SIEVE) as found:
+    async def mailboxes(self) -> AsyncIterator[Dovecot]:
+        users = {"alice": "", "bob": "", "full": "10B"}
+        async with dovecot(users, scripts=SIEVE, settings="mail_save_crlf = yes") as found:
             yield found
 
     async def test_an_lmtp_front(self, mailboxes: Dovecot) -> None:
@@ -99,15 +83,15 @@ class TestDovecot:
             names = ("alice@example.com", "nobody@example.com", "full@example.com", "bob@example.com")
             assert await found.begin(*names) == [250, 250, 550, 250, 250]
             replies = await found.data(replies=3)
-            assert [reply[:9] for reply in replies] == ["250 2.0.0", "552 5.2.2", "250 2.0.0"], mailboxes.log()
+            assert [reply[:9] for reply in replies] == ["250 2.0.0", "552 5.2.2", "250 2.0.0"]
             await found.begin("bob@example.com")
             await found.data(b"Subject: spam\r\n\r\nBuy\r\n")
             assert await found.say("QUIT") == [221]
-        (message,) = mailboxes.mails("alice", ".Lists")
+        (message,) = mailboxes.messages("alice", ".Lists")
         assert message.endswith(MAIL)
         assert message.startswith(b"Return-Path: <a@example.org>")
         assert b"by front.example with LMTP" in message
-        (message,) = mailboxes.mails("bob")
+        (message,) = mailboxes.messages("bob")
         assert message.endswith(MAIL)
 
     async def test_an_smtp_front(self, mailboxes: Dovecot) -> None:
@@ -121,7 +105,7 @@ class TestDovecot:
             assert (await found.data())[0].startswith("250")
             await found.begin("full@example.com")
             assert (await found.data())[0].startswith("552 5.2.2")
-        assert [message.endswith(MAIL) for message in mailboxes.mails("bob")] == [True]
+        assert [message.endswith(MAIL) for message in mailboxes.messages("bob")] == [True]
 
     async def test_one_has_it(self, mailboxes: Dovecot) -> None:
         told: list[str] = []
@@ -144,9 +128,9 @@ class TestDovecot:
         ):
             await submit(client, "EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<bob@example.com>")
             with trio.fail_after(PATIENCE):
-                while not mailboxes.mails("bob"):  # noqa: ASYNC110 - a directory wakes nobody
+                while not mailboxes.messages("bob"):  # noqa: ASYNC110 - a directory wakes nobody
                     await trio.sleep(0.05)
-        (message,) = mailboxes.mails("bob")
+        (message,) = mailboxes.messages("bob")
         assert b"It works." in message
 
 
