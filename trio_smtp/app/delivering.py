@@ -13,12 +13,13 @@ __all__ = ["DeliveryWatcher", "watched"]
 #: Called with the session and the target's name; the delivery is done inside of what it returns.
 DeliveryWatcher = Callable[[Session, str], AbstractContextManager[object]]
 
-_TARGET = re.compile(r"[a-z][a-z0-9_]{0,31}")
+# Seldom used: re compiles the pattern when it is, and keeps it.
+_TARGET = r"[a-z][a-z0-9_]{0,31}"
 
 
 def watched(watchers: Sequence[DeliveryWatcher], session: Session, target: str) -> AbstractContextManager[None]:
     """What a delivery is done in; see `DataContext.delivering`."""
-    if not _TARGET.fullmatch(target):
+    if not re.fullmatch(_TARGET, target):
         raise ValueError(
             f"target must be a name such as 'maildir' (a-z, 0-9 and _, at most 32 characters), not {target!r}"
         )

@@ -29,7 +29,8 @@ _logger = logging.getLogger("trio_smtp")
 VERBS: Mapping[str, Verb] = {verb.value: verb for verb in Verb if not verb.value.startswith("<")}
 #: Keywords that EHLO shows without an `Extension`; a program's own may not use them.
 _RESERVED = frozenset({"STARTTLS", "AUTH", "HELP", "XCLIENT", "XFORWARD"})
-_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+# Seldom used: re compiles the pattern when it is, and keeps it.
+_KEYWORD = r"[A-Z0-9][A-Z0-9-]*"
 
 
 def _upper(keyword: str) -> str:
@@ -42,7 +43,7 @@ def _upper_keys(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _keywords(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     for word in [value] if isinstance(value, str) else value:
-        if not _KEYWORD.fullmatch(word):
+        if not re.fullmatch(_KEYWORD, word):
             raise ValueError(f"{attribute.name}: {word!r} must be letters, digits and hyphens")
 
 

@@ -21,9 +21,9 @@ _LONG_SECTION = 4_096
 #: The deepest nesting of parts inside parts that is taken; Postfix has the same bound (mime_nesting_limit).
 _MAX_NESTING = 100
 
-_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_EMPTY_LINE = rb"\r?\n\r?\n"
 # Parts have header sections of their own.
-_HAS_PARTS = re.compile(rb"multipart/|message/", re.IGNORECASE)
+_HAS_PARTS = rb"(?i)multipart/|message/"
 
 
 class MessageUnparsable(SMTPError):
@@ -63,9 +63,9 @@ def _takes_long(data: bytes) -> bool:
         return True
     if len(data) <= _LONG_SECTION:
         return False
-    several = _HAS_PARTS.search(data) is not None
+    several = re.search(_HAS_PARTS, data) is not None
     start = 0
-    for match in _EMPTY_LINE.finditer(data):
+    for match in re.finditer(_EMPTY_LINE, data):
         if match.start() - start > _LONG_SECTION:
             return True
         if not several:

@@ -15,7 +15,8 @@ import trio
 __all__ = ["leads_back", "name_of"]
 
 # A last label that is a number is excluded: a resolver would take the whole name for an address.
-_HOSTNAME = re.compile(r"(?!(?:.*\.)?(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?\Z)[A-Za-z0-9_.-]{1,255}")
+# Seldom used: re compiles the pattern when it is, and keeps it.
+_HOSTNAME = r"(?!(?:.*\.)?(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?\Z)[A-Za-z0-9_.-]{1,255}"
 
 #: Look-ups in threads at a time. A look-up that was given up keeps its thread until the system's resolver gives up as
 #: well, so they do not share trio's default limit with everything else in the program.
@@ -39,7 +40,7 @@ async def name_of(address: str) -> str | None:
         name, _port = await _look_up("getnameinfo", (address, 0), socket.NI_NAMEREQD)
     except (OSError, UnicodeError):
         return None
-    return name if _HOSTNAME.fullmatch(name) else None
+    return name if re.fullmatch(_HOSTNAME, name) else None
 
 
 async def leads_back(name: str, address: str) -> bool:

@@ -6,8 +6,9 @@ import re
 
 __all__ = ["decode_xtext", "upper_ascii"]
 
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
-_HEXCHAR = re.compile(r"(?:\+[0-9A-Fa-f]{2})+")
+# Seldom used: re compiles the patterns when they are, and keeps them.
+_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*"
+_HEXCHAR = r"(?:\+[0-9A-Fa-f]{2})+"
 
 
 def decode_xtext(value: str) -> str:
@@ -18,12 +19,12 @@ def decode_xtext(value: str) -> str:
 
     RFC: RFC 3461 section 4.
     """
-    if not _XTEXT.fullmatch(value):
+    if not re.fullmatch(_XTEXT, value):
         raise ValueError("not valid xtext")
     if "+" not in value:
         return value
     try:
-        return _HEXCHAR.sub(lambda match: bytes.fromhex(match[0].replace("+", "")).decode(), value)
+        return re.sub(_HEXCHAR, lambda match: bytes.fromhex(match[0].replace("+", "")).decode(), value)
     except UnicodeDecodeError:
         raise ValueError("not valid xtext") from None
 
