@@ -35,6 +35,7 @@ EXACT = (
     "trio_smtp.client",
     "trio_smtp.delivery",
     "trio_smtp.delivery.maildir",
+    "trio_smtp.delivery.webhook",
     "trio_smtp.plugins",
     "trio_smtp.plugins.denylist",
     "trio_smtp.plugins.logger",
