@@ -172,7 +172,7 @@ def example_cases() -> dict[str, Case]:
         ),
     }
     # These write files, or run a loop of their own; tests/test_examples.py and tests/test_background_docs.py run them.
-    assert {*cases, "resources", "spool", "smarthost", "inside_asyncio"} == {
+    assert {*cases, "resources", "spool", "smarthost", "gateway", "inside_asyncio"} == {
         path.stem for path in EXAMPLES.glob("*.py")
     }
     return cases

@@ -9,15 +9,20 @@ import base64
 import hashlib
 import hmac
 import json
+import re
+import shutil
+import sys
 import warnings
 from email import message_from_bytes
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import attrs
 import django
 import httpx2
 import pytest
+import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.conf import settings
@@ -246,3 +251,36 @@ def test_a_form_is_one_for_the_package_email() -> None:
     whole = b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + body.content
     parts = list(message_from_bytes(whole, policy=default).iter_parts())
     assert [part.get_param("name", header="content-disposition") for part in parts][-1] == "email"
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "webhook.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("language", ["python", "js"])
+async def test_the_page_shows_how_to_verify(language: str, tmp_path: Path) -> None:
+    (code,) = [
+        block
+        for block in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+        if "ours" in block.lower()
+    ]
+    request = await posted(
+        "raw", b"Subject: \xff\r\n\r\n\r\n", secret=["whsec_" + base64.b64encode(bytes(32)).decode(), SECRET]
+    )
+    headers = dict(request.headers)
+    late = {**headers, "webhook-timestamp": "1700000000"}
+    rows = [(request.content, headers), (request.content + b" ", headers), (request.content, late), (b"", {})]
+    if language == "python":
+        namespace: dict[str, Any] = {}
+        exec(compile(code, "webhook.md", "exec"), namespace)
+        found = [namespace["is_ours"](content, given, SECRET) for content, given in rows]
+    else:
+        node = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
+        if node is None:
+            pytest.skip("node is not installed")
+        given = json.dumps([[content.hex(), fields, SECRET] for content, fields in rows])
+        calls = "([body, headers, secret]) => isOurs(Buffer.from(body, 'hex'), headers, secret)"
+        script = tmp_path / "verify.mjs"
+        script.write_text(f"{code}\nconsole.log(JSON.stringify({given}.map({calls})));\n", "utf-8")
+        ran = await trio.run_process([node, str(script)], capture_stdout=True)
+        found = json.loads(ran.stdout)
+    assert found == [True, False, False, False]
