@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -196,3 +197,44 @@ async def test_a_proxy_is_used_when_asked_for(monkeypatch: pytest.MonkeyPatch) -
                 await client.ehlo()
                 assert (await client.send_message("a@example.org", ["b@example.com"], MESSAGE)).code == code
     assert [request.split(b" ")[1] for request in seen] == [b"http://localhost:1/in"]
+
+
+async def test_an_application_that_takes_its_time_with_a_large_body() -> None:
+    """Each piece has the time; the whole has `total_timeout`."""
+    taken = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal taken
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        while taken < 6_000_000:
+            taken += len(await stream.receive_some(400_000))
+            await trio.sleep(0.02)
+        await stream.send_all(OK)
+
+    large = MESSAGE + (b"x" * 70 + b"\r\n") * 84_000
+    for total_timeout, code in ((30, 250), (0.2, 451)):
+        taken = 0
+        async with answering(serve) as port:
+            app = posting_to(port, format="raw", read_timeout=0.4, total_timeout=total_timeout)
+            async with open_client(app) as client:
+                await client.ehlo()
+                assert (await client.send_message("a@example.org", ["b@example.com"], large)).code == code
+
+
+async def test_a_handler_that_is_cancelled_gives_its_connection_back() -> None:
+    seen: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        seen.append(await read_request(stream))
+        if len(seen) == 1:
+            await trio.sleep_forever()
+        await stream.send_all(OK)
+
+    async with answering(serve) as port:
+        app = posting_to(port, max_connections=1)
+        async with app.running():
+            for handler_timeout, code in ((0.2, 421), (30, 250)):
+                async with open_client(app, handler_timeout=handler_timeout) as client:
+                    await client.ehlo()
+                    reply = await client.send_message("a@example.org", ["b@example.com"], MESSAGE)
+                    assert reply.code == code

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NoAnswer", "Poster", "Target", "environment_proxy", "parse_target"]
 
+#: Octets of a body that are sent at a time.
+_PIECE = 65_536
 #: Octets of an answer's body that are received at most.
 _MAX_BODY = 65_536
 #: Seconds that the body of an answer may take: its status has decided already.
@@ -168,8 +170,9 @@ class Poster:
             "write": self.read_timeout,
             "pool": self.total_timeout,
         }
+        given = {**headers, "content-length": str(len(content))}
         request = httpx2.Request(
-            "POST", self.target.url, content=content, headers=headers, extensions={"timeout": timeout}
+            "POST", self.target.url, content=_Pieces(content), headers=given, extensions={"timeout": timeout}
         )
         with trio.move_on_after(self.total_timeout):
             try:
@@ -179,6 +182,28 @@ class Poster:
             await _finish(response)
             return response.status_code
         raise NoAnswer(f"no answer within {self.total_timeout:g} s")
+
+
+class _Pieces:
+    """A body in pieces, each of which has its own time to be sent: a large one on a slow line needs many.
+
+    Args:
+        content: The body.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._position = 0
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = self._content[self._position : self._position + _PIECE]
+        if not piece:
+            raise StopAsyncIteration
+        self._position += len(piece)
+        return piece
 
 
 async def _finish(response: httpx2.Response) -> None:
