@@ -63,7 +63,7 @@ async def posted(format: str, data: bytes = RICH, **options: Any) -> httpx2.Requ
 def anymail() -> Any:
     """django-anymail's views of mail that was received, by name."""
     if not settings.configured:
-        settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], USE_TZ=True, DEFAULT_CHARSET="utf-8")
+        settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], USE_TZ=True, LOGGING_CONFIG=None)
         django.setup()
     from anymail.webhooks.mailgun import MailgunInboundWebhookView
     from anymail.webhooks.postal import PostalInboundWebhookView
