@@ -28,6 +28,8 @@ from trio_smtp import Config, SMTPServer
 from trio_smtp.testing import Client, open_client
 
 from .conftest import CertificateFiles
+from .webhook_support import SECRET as WEBHOOK_SECRET
+from .webhook_support import answering, read_request
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SERVERS = (
@@ -40,6 +42,7 @@ SERVERS = (
     "spool",
     "smarthost",
     "tls_front",
+    "gateway",
 )
 #: Run in tests/relay: it listens on a Unix socket, and speaks LMTP.
 ELSEWHERE = ("lmtp_behind_postfix",)
@@ -288,3 +291,30 @@ async def test_test_my_handlers(script: Script, capsys: pytest.CaptureFixture[st
     main, arguments = script("test_my_handlers")
     await main(*arguments)
     assert capsys.readouterr().out.count(": ok\n") == 3
+
+
+async def test_gateway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it posts is signed by the secret that it shows, or by that of the environment."""
+    from standardwebhooks.webhooks import Webhook
+
+    taken: list[tuple[bytes, dict[str, str]]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head, _, body = (await read_request(stream)).partition(b"\r\n\r\n")
+        taken.append((body, dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])))
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with answering(serve) as port:
+        monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{port}/inbound")
+        monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+        for _ in range(2):
+            async with open_client(load("gateway").app) as client:
+                await client.ehlo()
+                refused = await client.send_message(ALICE, ["bob@elsewhere.example"], MESSAGE)
+                assert refused.code == 550
+                await client.command("RSET")
+                assert (await client.send_message(ALICE, ["bob@example.com"], MESSAGE)).code == 250
+            monkeypatch.setenv("WEBHOOK_SECRET", WEBHOOK_SECRET)
+    shown = capsys.readouterr().out.split()[-1]
+    for secret, (body, headers) in zip((shown, WEBHOOK_SECRET), taken, strict=True):
+        assert Webhook(secret).verify(body, headers)["data"]["message"]["subject"] == "Hello"

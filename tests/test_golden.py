@@ -173,7 +173,7 @@ def example_cases() -> dict[str, Case]:
     }
     # These write files, need a next server, or run a loop of their own; tests/test_examples.py, tests/relay and
     # tests/test_background_docs.py run them.
-    others = {"resources", "spool", "smarthost", "tls_front", "lmtp_behind_postfix", "inside_asyncio"}
+    others = {"resources", "spool", "smarthost", "gateway", "tls_front", "lmtp_behind_postfix", "inside_asyncio"}
     assert {*cases, *others} == {path.stem for path in EXAMPLES.glob("*.py")}
     return cases
 

@@ -39,6 +39,7 @@ EXACT = (
     "trio_smtp.delivery.maildir_template",
     "trio_smtp.delivery.proxy",
     "trio_smtp.delivery.redis_stream",
+    "trio_smtp.delivery.webhook",
     "trio_smtp.plugins",
     "trio_smtp.plugins.denylist",
     "trio_smtp.plugins.logger",
