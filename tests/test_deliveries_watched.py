@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.redis_support import bulk, fake_redis
 from tests.relay.support import LMTP, before
+from tests.webhook_support import answering, read_request
 from trio_smtp import App, Config, DataContext, SMTPError
 from trio_smtp.delivery.maildir import maildir
 from trio_smtp.delivery.redis_stream import redis_stream
+from trio_smtp.delivery.webhook import webhook
 from trio_smtp.testing import open_client
 
 MESSAGE = b"Subject: test\r\n\r\ntext\r\n"
@@ -62,6 +65,22 @@ async def test_a_redis(answer: bytes, end: object, tmp_path: Path) -> None:
             await client.ehlo()
             await client.send_message("a@example.org", ["b@example.com"], MESSAGE)
     assert seen == [("redis_stream", end)]
+
+
+@pytest.mark.parametrize(("status", "end"), [(204, "done"), (422, 550), (503, 451)])
+async def test_a_web_application(status: int, end: object) -> None:
+    app, seen = watched()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        await stream.send_all(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
+
+    async with answering(serve) as port:
+        app.use(webhook(f"http://127.0.0.1:{port}/", secret="whsec_" + "c2VjcmV0" * 4))
+        async with open_client(app) as client:
+            await client.ehlo()
+            await client.send_message("a@example.org", ["b@example.com"], MESSAGE)
+    assert seen == [("webhook", end)]
 
 
 async def test_a_maildir(tmp_path: Path) -> None:
