@@ -507,7 +507,7 @@ def test_certificates_that_are_none(
 
 def test_self_signed_without_trustme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
-    assert_one_line(["--tls-self-signed"], 1, r"tls_self_signed needs the extra dev", capsys)
+    assert_one_line(["--tls-self-signed"], 1, r"tls_self_signed needs the extra testing", capsys)
 
 
 # Options
