@@ -407,7 +407,7 @@ async def test_a_signal_while_it_starts_stops() -> None:
         pytest.param(["--tls-cert", "c.pem", "--tls-self-signed"], 2, r"contradicts tls_cert", id="two certificates"),
         pytest.param(["--tls-cert", "nope.pem"], 1, r"cannot read nope\.pem: No such file", id="no certificate"),
         pytest.param(["--maildir", "file/mail"], 1, r"cannot use the Maildir '.*': Not a directory", id="Maildir"),
-        pytest.param(["--maildir", ""], 2, r"--maildir: path must be the path", id="empty Maildir"),
+        pytest.param(["--maildir", ""], 2, r"--maildir: root must be the path", id="empty Maildir"),
         pytest.param(["nope"], 2, r"APP must be module:attribute, as in my_module:app, not 'nope'", id="no attribute"),
         pytest.param([":app"], 2, r"APP must be module:attribute", id="no module"),
         pytest.param(["nope:app"], 2, r"cannot import nope:app: ModuleNotFoundError", id="no such module"),
@@ -507,7 +507,7 @@ def test_certificates_that_are_none(
 
 def test_self_signed_without_trustme(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
-    assert_one_line(["--tls-self-signed"], 1, r"tls_self_signed needs the extra dev", capsys)
+    assert_one_line(["--tls-self-signed"], 1, r"tls_self_signed needs the extra testing", capsys)
 
 
 # Options

@@ -21,6 +21,7 @@ from trio_smtp.cli.configuration.settings import COMMAND, GROUPS, listener_setti
 from trio_smtp.cli.configuration.signatures import arguments_of
 from trio_smtp.cli.configuration.values import mode, seconds, size
 from trio_smtp.cli.errors import CommandError
+from trio_smtp.delivery.proxy import proxy
 from trio_smtp.testing import open_client
 
 from . import test_cli
@@ -290,8 +291,24 @@ def test_every_kind_of_argument(forward: list[dict[str, Any]], tmp_path: Path) -
         "names": ["a", "b"],
         "places": ["x"],
         "fields": {"a": "b"},
-        "tls": None,
+        "tls": "none",
     }
+
+
+def test_options_of_a_proxy_say_what_they_are() -> None:
+    printed = show_configuration().partition('type = "proxy"')[2].partition("\n\n")[0]
+    # tls has "none" among its words, so that "none" is not what it is without a value.
+    assert '# tls = "..."\n#   "required", "opportunistic" or "none" (default: required for smtp://' in printed
+    assert '# patience = "..."\n#   Seconds for everything up to the reply to MAIL' in printed
+    assert '# auth = "none"\n#   What logs in at the next server' in printed
+    assert "true or false" not in printed
+
+
+def test_a_proxy_without_tls() -> None:
+    """The word reaches the client: taken for no value, a proxy would insist on TLS."""
+    argument = arguments_of(proxy)["tls"]
+    assert argument.from_toml("none", Path()) == "none"
+    assert arguments_of(proxy)["announce"].from_toml("none", Path()) is None
 
 
 @pytest.mark.parametrize(
@@ -306,6 +323,7 @@ def test_every_kind_of_argument(forward: list[dict[str, Any]], tmp_path: Path) -
         ("calls = ['x']", "calls cannot be written in a file"),
         ("size = '1.5s'", "size must be a whole number"),
         ("expire_after = '1.5s'", "expire_after must be a whole number"),
+        ("patience = '2 minutes'", 'patience must be a number of seconds, as in 30 or "5m"$'),
         ("keep = 1", "keep must be true or false, not 1"),
         ("auth = 'nobody'", 'auth must be "user:password"$'),
     ],

@@ -22,7 +22,10 @@ MISTAKES = {
     "a table that is not closed": ("[[listen]\n", r": Expected .* \(at line 1, column 9\)"),
     "a key twice": ("port = 1\nport = 2\n", r": Cannot overwrite a value \(at line 2"),
     "a value without quotes": ("host = mx\n", r": Invalid value \(at line 1"),
-    "one table for all listeners": ("[listen]\nport = 25\n", r": it has no \[\[listen\]\] table"),
+    "one table for all listeners": (
+        "[listen]\nport = 25\n",
+        r": a listener has two brackets on each side, \[\[listen\]\]",
+    ),
     # names
     "a key with a typo": ("prot = 25\n" + LISTEN, r": unknown key 'prot', did you mean 'port'\?$"),
     "a listener's key with a typo": (LISTEN + "max_mesage_size = 1\n", r", listener 1: .*'max_message_size'\?$"),
@@ -124,7 +127,7 @@ MISTAKES = {
         MAILDIR + "workers = 2\n" + LISTEN,
         r", \[delivery\]: workers is no key of this",
     ),
-    "a Maildir without a root": (LISTEN + "[delivery]\ntype = 'maildir'\n", r", \[delivery\]: path must be the path"),
+    "a Maildir without a root": (LISTEN + "[delivery]\ntype = 'maildir'\n", r", \[delivery\]: root must be the path"),
     "a field that a template has not": (LISTEN + MAILDIR.replace("'in'", "'{user}'"), r"root may have \{domain\} and"),
     "a brace that is not closed": (LISTEN + MAILDIR.replace("'in'", "'{domain'"), r"root may have \{domain\} and"),
     "a listener's delivery": (LISTEN + MAILDIR.replace("[del", "[listen.del") + "x = 1\n", r"1, \[listen.delivery\]: "),

@@ -153,7 +153,7 @@ async def test_without_create_a_maildir_that_is_there_is_used(tmp_path: Path) ->
 
 @pytest.mark.parametrize("arguments", [{}, {"root": ""}, {"path": "a\0b"}], ids=str)
 def test_a_root_is_needed(arguments: Any) -> None:
-    with pytest.raises(ValueError, match=r"^path must be the path of a directory"):
+    with pytest.raises(ValueError, match=r"^root must be the path of a directory"):
         maildir(**arguments)
 
 

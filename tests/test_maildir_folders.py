@@ -351,8 +351,8 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
         prepare(tmp_path / "mail")
 
 
-@pytest.mark.parametrize("function", [maildir, prepare])
 @pytest.mark.parametrize("path", ["", "a\0b"])
-def test_a_path_that_is_none(function: Any, path: str) -> None:
-    with pytest.raises(ValueError, match=r"^path must be the path of a directory, not "):
+@pytest.mark.parametrize(("function", "name"), [(maildir, "root"), (prepare, "path")])
+def test_a_path_that_is_none(function: Any, name: str, path: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be the path of a directory, not "):
         function(path)

@@ -38,12 +38,17 @@ class RelayOptions(Options, total=False):
             ``"xclient"``: instead of our address; it must offer XCLIENT. ``"proxy"``: by a header of the PROXY
             protocol, version 1, which it must expect. With the last two each client has a connection of its own. None,
             the default: not at all.
-        received: Put a Received field in front of the message (default: True). Without it nothing ends a loop.
+        received: Put a Received field in front of the message (default: on). Without it nothing ends a loop.
         patience: Seconds for everything up to the reply to MAIL, the wait for a free connection included; then 451
             (default: 120).
         size: Connections to the next server (default: 100). Each transaction has one from MAIL to its end.
         idle: A connection that was not used for so many seconds is not used again (default: 30).
         max_messages: A connection that had so many transactions is closed (default: 100).
+        tls: ``"required"``, ``"opportunistic"`` or ``"none"`` (default: required for smtp://, opportunistic for lmtp://,
+            none for a Unix socket).
+        auth: What logs in at the next server; nobody by default.
+        insecure_auth: Log in without TLS, too (default: off).
+        local_hostname: What EHLO says; by default the address literal of our end.
     """
 
     announce: Announce | None

@@ -100,7 +100,7 @@ def maildir(
 
 
 def _plugin(path: _Path | None, *, per_recipient: bool, folder: Folder | None, create: bool) -> Plugin:
-    root = _absolute(path or "")
+    root = _absolute(path or "", "root")
     if per_recipient and folder is not None:
         raise ValueError("folder says where a recipient's messages go: per_recipient cannot stand beside it")
     several = per_recipient or folder is not None
@@ -267,10 +267,10 @@ def _escape(text: str) -> str:
     return "".join(chr(octet) if octet in _PLAIN else f"%{octet:02x}" for octet in octets)
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
+def _absolute(path: str | os.PathLike[str], name: str = "path") -> Path:
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise ValueError(f"path must be the path of a directory, not {text!r}")
+        raise ValueError(f"{name} must be the path of a directory, not {text!r}")
     return Path(text).absolute()
 
 

@@ -107,6 +107,10 @@ def _load(path: Path, document: dict[str, object], secrets: Secrets) -> Configur
     shared = {key: value for key, value in document.items() if key not in {*_COMMAND, *_ABOVE}}
     shared = _listener_keys(shared, top, path.parent, secrets)
     tables = document.get("listen")
+    if isinstance(tables, dict):
+        raise CommandError(
+            f"{path}: a listener has two brackets on each side, [[listen]], because there may be several"
+        )
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CommandError(f"{path}: it has no [[listen]] table: each listener needs one, below the keys for all")
     uses, delivery = _steps(document, f"{path}, ", "use", "delivery")

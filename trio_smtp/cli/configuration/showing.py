@@ -77,11 +77,12 @@ def _functions(package: Any, key: str) -> Iterator[str]:
         texts = descriptions(function.__doc__ or "", "Args")
         for each in arguments_of(function).values():
             if each.wanted:
-                yield from _argument(each, texts.get(each.name, each.wanted))
+                yield from _argument(each, texts.get(each.name, each.text or each.wanted))
 
 
 def _argument(argument: Argument, text: str) -> Iterator[str]:
-    unset = argument.required or (argument.default is None and type(None) not in argument.kinds)
+    no_word = type(None) not in argument.kinds or argument.takes_none_itself
+    unset = argument.required or (argument.default is None and no_word)
     default = _UNSET if unset else _toml(argument.default)
     yield f"# {argument.name} = {default}"
     yield f"#   {'needed: ' if argument.required else ''}{text}"

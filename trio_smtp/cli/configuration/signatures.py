@@ -15,6 +15,7 @@ import attrs
 
 from trio_smtp.client import Password
 
+from .settings import descriptions
 from .values import names_time, seconds, size
 
 __all__ = ["Argument", "arguments_of"]
@@ -27,6 +28,7 @@ _PLAIN: Mapping[Any, str] = {
     str: "a string",
     Password: '"user:password"',
 }
+_TIME = 'a number of seconds, as in 30 or "5m"'
 _ANYTHING = (Any, object, inspect.Parameter.empty)
 
 
@@ -38,16 +40,23 @@ class Argument:
         name: Its name, which is the key in a table.
         kinds: The types that its value may have.
         default: Its default, or `inspect.Parameter.empty`.
+        text: What the TypedDict that it comes from says of it; otherwise empty.
     """
 
     name: str
     kinds: tuple[Any, ...]
     default: object
+    text: str = ""
 
     @property
     def required(self) -> bool:
         """The function has no default for it."""
         return self.default is inspect.Parameter.empty
+
+    @property
+    def takes_none_itself(self) -> bool:
+        """``"none"`` is one of its words, and does not stand for no value: ``tls="none"`` turns TLS off."""
+        return any(_origin(kind) is typing.Literal and "none" in typing.get_args(kind) for kind in self.kinds)
 
     @property
     def is_path(self) -> bool:
@@ -58,6 +67,8 @@ class Argument:
     def wanted(self) -> str:
         """What a file may have for it, for people; empty when nothing can be written."""
         found = [_PLAIN[kind] for kind in self.kinds if kind in _PLAIN]
+        if float in self.kinds and names_time(self.name):
+            found = [_TIME if text == _PLAIN[float] else text for text in found]
         if self.is_path:
             found = ["a path"]
         for kind in filter(_writable, self.kinds):
@@ -81,7 +92,7 @@ class Argument:
         Raises:
             ValueError: It is not allowed; the text does not show it.
         """
-        if value == "none" and type(None) in self.kinds:
+        if value == "none" and type(None) in self.kinds and not self.takes_none_itself:
             return None
         if self.is_path and isinstance(value, str):
             return directory / value
@@ -171,6 +182,7 @@ def arguments_of(function: Callable[..., object]) -> dict[str, Argument]:
             found[each.name] = Argument(each.name, _members(hint), each.default)
         elif each.kind is each.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
             (options,) = typing.get_args(hint)
+            texts = descriptions(options.__doc__ or "", "Attributes")
             for name, kind in typing.get_type_hints(options).items():
-                found[name] = Argument(name, _members(kind), None)
+                found[name] = Argument(name, _members(kind), None, texts.get(name, ""))
     return found

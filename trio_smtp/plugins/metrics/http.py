@@ -16,7 +16,7 @@ import trio
 try:
     import h11
 except ImportError as _error:
-    raise ImportError("trio_smtp.plugins.metrics needs h11: pip install 'trio-smtp[metrics]'") from _error
+    raise ImportError("metrics need the extra metrics: pip install 'trio-smtp[metrics]'") from _error
 
 __all__ = ["Page", "serve_http"]
 
