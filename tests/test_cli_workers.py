@@ -97,7 +97,7 @@ def test_how_many(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def serve(*_: object) -> int:
+    async def serve(*_: object, **__: object) -> int:
         raise CommandError("one process")
 
     monkeypatch.setattr("trio_smtp.cli.command.serve_all", serve)

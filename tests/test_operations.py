@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from trio_smtp import Config
+from trio_smtp.cli import main
 from trio_smtp.server.supervisor import _MARGIN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +54,16 @@ def test_the_server_with_socket_activation(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
     (message,) = (tmp_path / "incoming" / "new").iterdir()
     assert message.read_bytes().endswith(b"Subject: hello\r\n\r\nIt works.\r\n")
+
+
+def test_the_file_with_socket_activation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text("utf-8"), re.DOTALL)
+    assert text is not None
+    (tmp_path / "server.toml").write_text(text[1], "utf-8")
+    assert main(["--check", "--config", str(tmp_path / "server.toml")]) == 0
+    assert "is right: 1 listener\n" in capsys.readouterr().out
+    socket_unit = (ROOT / "packaging" / "systemd" / "trio-smtp.socket").read_text("utf-8")
+    assert re.findall(r"^FileDescriptorName=(.*)$", socket_unit, re.MULTILINE) == re.findall('"systemd:(.*)"', text[1])
 
 
 def test_the_service_manager_waits_for_the_end() -> None:

@@ -161,12 +161,15 @@ def test_the_whole_life_of_a_service(workers: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.program("systemd-analyze")
-def test_the_unit_file_is_one(tmp_path: Path) -> None:
-    unit = tmp_path / SERVICE.name
-    # The programs that it names need not be installed here.
-    unit.write_text(SERVICE.read_text("utf-8").replace("/usr/bin/trio-smtp", "/bin/true"), "utf-8")
+@pytest.mark.parametrize("names", [["trio-smtp.service"], ["trio-smtp.socket", "trio-smtp-socket.service"]])
+def test_the_unit_files_are_some(names: list[str], tmp_path: Path) -> None:
+    units = [tmp_path / name for name in names]
+    for unit in units:
+        # The programs that it names need not be installed here.
+        text = (SERVICE.parent / unit.name).read_text("utf-8").replace("/usr/bin/trio-smtp", "/bin/true")
+        unit.write_text(text, "utf-8")
     finished = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        ["systemd-analyze", "verify", "--man=no", *map(str, units)],
         check=False,
         capture_output=True,
         text=True,
@@ -177,7 +180,8 @@ def test_the_unit_file_is_one(tmp_path: Path) -> None:
 
 def test_the_service_manager_waits_as_long_as_the_docs_say() -> None:
     docs = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    (stop,) = set(re.findall(r"^TimeoutStopSec=\d+$", docs + SERVICE.read_text("utf-8"), re.MULTILINE))
+    units = [unit.read_text("utf-8") for unit in SERVICE.parent.glob("*.service")]
+    (stop,) = set(re.findall(r"^TimeoutStopSec=\d+$", "\n".join([docs, *units]), re.MULTILINE))
     assert stop == "TimeoutStopSec=135"
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from .configuration.checking import command_settings
 from .configuration.settings import COMMAND
 from .configuration.values import closest
 from .errors import PROGRAM, RUNTIME, CommandError, reason_of, reported
+from .handed_over import Sockets, sockets_for, take_environment
 from .logs import set_up_logging, show
 from .measuring import measuring
 from .options import Parser, add_command_options, add_listener_options, make_single_config, refuse_beside_file
@@ -78,24 +81,29 @@ def _run(words: list[str], system: System | None) -> int:
     set_up_logging(said.get("verbose", 0), said.get("log_format", "text"), workers=workers)
     if name is not None and directory is not None:
         raise CommandError("--maildir is for the built-in application: it cannot stand beside APP")
+    handed_over = take_environment(os.environ)
     pairs, what = (
         _of_options(given, name, directory, check) if file is None else _of_file(Path(file), name, directory, check)
     )
+    configs = [config for _, config in pairs]
     if check:
+        if handed_over:  # a service manager hands sockets over to the service alone
+            with sockets_for(configs, handed_over):
+                pass
         show(f"{file or 'The command line'} is right: {len(pairs)} {'listener' if len(pairs) == 1 else 'listeners'}")
         return 0
-    with measuring((app for app, _ in pairs), said.get("metrics")):
-        return _serve(pairs, what, workers, system)
+    with sockets_for(configs, handed_over) as sockets, measuring((app for app, _ in pairs), said.get("metrics")):
+        return _serve(pairs, what, workers, sockets, system)
 
 
-def _serve(pairs: Pairs, what: str, workers: int, system: System | None) -> int:
+def _serve(pairs: Pairs, what: str, workers: int, sockets: Sockets, system: System | None) -> int:
     app = pairs[0][0]
     # Ignored around the run: a SIGHUP that arrives after serving has ended would otherwise kill the process.
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         if workers > 1:
-            return supervise(app, pairs, what, workers, system=system)
-        return trio.run(serve_all, app, pairs, what)
+            return supervise(app, pairs, what, workers, sockets=sockets, system=system)
+        return trio.run(partial(serve_all, sockets=sockets), app, pairs, what)
     finally:
         signal.signal(signal.SIGHUP, before)
 

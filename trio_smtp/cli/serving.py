@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from trio_smtp.server.shared_sockets import listen_all
 from trio_smtp.server.supervisor import Supervisor
 
 from .errors import RUNTIME, CommandError, reason_of
+from .handed_over import Sockets
 from .logs import show
 from .service_manager import ManagedSystem, keep_telling, tell_ready, tell_reloading, tell_stopping
 
@@ -34,7 +37,12 @@ _LOOPBACK: dict[str | None, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa
 
 
 async def serve_all(
-    app: App, configs: Configs, what: str, *, serve: Callable[..., Awaitable[None]] = serve_servers
+    app: App,
+    configs: Configs,
+    what: str,
+    *,
+    sockets: Sockets = (),
+    serve: Callable[..., Awaitable[None]] = serve_servers,
 ) -> int:
     """Serve the App under every Config until signals end it.
 
@@ -42,6 +50,7 @@ async def serve_all(
         app: The handlers.
         configs: One for each listener; a pair ``(App, Config)`` is another App's.
         what: The first line that is printed when all of them listen.
+        sockets: Of each listener that does not open its own; see `handed_over.sockets_for`.
         serve: Serves all servers, as `serve_servers` does.
 
     Returns:
@@ -51,6 +60,8 @@ async def serve_all(
         CommandError: An address cannot be had; nothing is served.
     """
     group = _Group(make_servers(app, configs))
+    if sockets:
+        serve = partial(serve, handed_over=_by_server(group.servers, sockets))
 
     def started() -> None:
         group.accept()
@@ -110,7 +121,9 @@ async def _load_anew(server: SMTPServer) -> None:
         show(f"Loaded {file} anew")
 
 
-def supervise(app: App, configs: Configs, what: str, workers: int, *, system: System | None = None) -> int:
+def supervise(
+    app: App, configs: Configs, what: str, workers: int, *, sockets: Sockets = (), system: System | None = None
+) -> int:
     """Serve the App under every Config in several processes until signals end them.
 
     Args:
@@ -118,6 +131,7 @@ def supervise(app: App, configs: Configs, what: str, workers: int, *, system: Sy
         configs: One for each listener; a pair ``(App, Config)`` is another App's.
         what: The first line that is printed when all of them listen.
         workers: How many processes serve.
+        sockets: As for `serve_all`.
         system: Signals, processes and the time; None: the real ones.
 
     Returns:
@@ -127,7 +141,12 @@ def supervise(app: App, configs: Configs, what: str, workers: int, *, system: Sy
         CommandError: An address cannot be had; nothing is served.
     """
     servers = make_servers(app, configs)
-    listening = listen_all(servers, workers, explain=lambda server, error: _cannot_listen(server.config, error))
+    listening = listen_all(
+        servers,
+        workers,
+        explain=lambda server, error: _cannot_listen(server.config, error),
+        handed_over=_by_server(servers, sockets),
+    )
 
     def started() -> None:
         places = [
@@ -140,6 +159,10 @@ def supervise(app: App, configs: Configs, what: str, workers: int, *, system: Sy
     return Supervisor(
         listening, workers, started=started, draining=_show_finishing, reload=_load_anew, system=system
     ).run()
+
+
+def _by_server(servers: Iterable[SMTPServer], sockets: Sockets) -> dict[SMTPServer, Sequence[socket.socket]]:
+    return {server: its for server, its in zip(servers, sockets, strict=False) if its is not None}
 
 
 def _cannot_listen(config: Config, error: OSError | ValueError) -> CommandError:
@@ -172,7 +195,13 @@ def _addresses_of(server: SMTPServer) -> list[Address]:
 
 def _addresses(names: Iterable[Any]) -> list[Address]:
     """The addresses of sockets, from what their getsockname() gives."""
-    return [str(Path(name).absolute()) if isinstance(name, str) else (name[0], name[1]) for name in names]
+    return [_address(name) for name in names]
+
+
+def _address(name: Any) -> Address:
+    if isinstance(name, bytes):  # a Unix socket without a file; its name begins with NUL
+        return "@" + name[1:].decode("utf-8", "backslashreplace")
+    return str(Path(name).absolute()) if isinstance(name, str) else (name[0], name[1])
 
 
 def place_of(address: Address) -> str:
@@ -189,7 +218,7 @@ def first_message(address: Address, config: Config) -> str | None:
     smtplib accepts every certificate by default, and only its LMTP client knows Unix sockets.
     """
     unix = isinstance(address, str)
-    if config.proxy_protocol or (unix and config.implicit_tls):
+    if config.proxy_protocol or (unix and (config.implicit_tls or str(address).startswith("@"))):
         return None
     client = "LMTP" if unix else "SMTP_SSL" if config.implicit_tls else "SMTP"
     where = repr(address) if isinstance(address, str) else f"{_LOOPBACK.get(address[0], address[0])!r}, {address[1]}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -14,7 +15,7 @@ from trio_smtp.net.nurseries import open_bare_nursery
 
 from .server import SMTPServer, close_listeners, open_listeners
 
-__all__ = ["make_servers", "serve", "serve_listening", "serve_servers"]
+__all__ = ["make_servers", "serve", "serve_listening", "serve_servers", "take_sockets"]
 
 
 async def serve(
@@ -74,6 +75,7 @@ async def serve_servers(
     started: Callable[[], object],
     *,
     explain: Callable[[SMTPServer, OSError | ValueError], Exception] | None = None,
+    handed_over: Mapping[SMTPServer, Sequence[socket.socket]] | None = None,
 ) -> None:
     """Open the listeners of several servers and serve them until cancelled or drained.
 
@@ -81,6 +83,7 @@ async def serve_servers(
         servers: Their Configs name where to listen.
         started: Called when all of them accept connections.
         explain: Makes the exception that is raised instead, out of the server that cannot listen and the reason.
+        handed_over: Listening sockets in place of what a server's Config names; closed at the end.
 
     Raises:
         OSError: An address cannot be had; nothing is served. See `explain`.
@@ -89,6 +92,9 @@ async def serve_servers(
     listening: list[tuple[SMTPServer, Sequence[trio.SocketListener]]] = []
     try:
         for server in servers:
+            if handed_over and server in handed_over:
+                listening.append((server, take_sockets(server, handed_over[server])))
+                continue
             try:
                 listening.append((server, await open_listeners(server)))
             except (OSError, ValueError) as error:
@@ -99,6 +105,13 @@ async def serve_servers(
     finally:
         for server, listeners in listening:
             await close_listeners(server, listeners)
+
+
+def take_sockets(server: SMTPServer, sockets: Iterable[socket.socket]) -> list[trio.SocketListener]:
+    """Make listeners of listening sockets; they are in ``server.listeners`` from now on."""
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+    server.listeners.extend(listeners)
+    return listeners
 
 
 async def serve_listening(

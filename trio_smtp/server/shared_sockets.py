@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -52,6 +52,7 @@ def listen_all(
     workers: int,
     *,
     explain: Callable[[SMTPServer, OSError | ValueError], Exception] | None = None,
+    handed_over: Mapping[SMTPServer, Sequence[socket.socket]] | None = None,
 ) -> list[Listening]:
     """Open what several servers need, or nothing.
 
@@ -59,6 +60,7 @@ def listen_all(
         servers: The servers, whose Configs name where to listen.
         workers: How many processes are to accept.
         explain: Makes the exception that is raised instead, out of the server that cannot listen and the reason.
+        handed_over: Listening sockets in place of what a server's Config names, which all workers share.
 
     Raises:
         OSError: An address cannot be had; what was opened before is closed. See `explain`.
@@ -67,7 +69,10 @@ def listen_all(
     listening: list[Listening] = []
     for server in servers:
         try:
-            listening.append(listen(server, workers))
+            if handed_over and server in handed_over:
+                listening.append(Listening(server, [handed_over[server]] * workers))
+            else:
+                listening.append(listen(server, workers))
         except BaseException as error:
             for each in listening:
                 each.close()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from .server import SMTPServer, close_listeners
-from .serving import serve_listening
+from .serving import serve_listening, take_sockets
 
 __all__ = ["DRAIN", "RELOAD", "STOP", "Reload", "work"]
 
@@ -64,11 +64,7 @@ class _Worker:
 
     async def serve(self, served: Sequence[tuple[SMTPServer, Sequence[socket.socket]]]) -> None:
         """Serve to the end; see `work`."""
-        listening = []
-        for server, sockets in served:
-            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-            server.listeners.extend(listeners)
-            listening.append((server, listeners))
+        listening = [(server, take_sockets(server, sockets)) for server, sockets in served]
         try:
             with trio.CancelScope() as self._starting:
                 await serve_listening(listening, self._started)

@@ -12,6 +12,7 @@ import attrs
 from trio_smtp import Config
 from trio_smtp.cli.errors import CommandError
 
+from .handed_over import KEYS, SocketConfig, common_source, source_of
 from .reading import Secrets, read_document, with_files
 from .settings import COMMAND, PROFILES, TLS, Setting, listener_settings
 from .values import closest
@@ -22,6 +23,8 @@ _COMMAND = {each.name: each for each in COMMAND}
 #: Tables, and `app`, which may be one.
 _ABOVE = ("app", "use", "delivery", "listen")
 _TABLES = ("use", "delivery")
+#: The keys that say where a listener is.
+_PLACE = (*KEYS, "host", "port", "unix_path", "unix_mode", "backlog")
 MOVE = "move it to the top, above the first table"
 _NOT_YET = "queue is not there yet: [delivery] passes mail on at once, or refuses it for now"
 
@@ -111,6 +114,8 @@ def _load(path: Path, document: dict[str, object], secrets: Secrets) -> Configur
         raise CommandError(
             f"{path}: a listener has two brackets on each side, [[listen]], because there may be several"
         )
+    if isinstance(tables, str):
+        raise CommandError(f"{path}: listen = {tables!r} belongs to one listener: move it below its [[listen]]")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CommandError(f"{path}: it has no [[listen]] table: each listener needs one, below the keys for all")
     uses, delivery = _steps(document, f"{path}, ", "use", "delivery")
@@ -226,7 +231,7 @@ def _check_alone(
 
 
 def check_place(own: Mapping[str, object], all_settings: Mapping[str, object], where: str) -> None:
-    """A listener is on a Unix socket, or on a host and a port.
+    """A listener is on a Unix socket, or on a host and a port, or on sockets that are open at the start.
 
     Args:
         own: What was written for this listener.
@@ -234,8 +239,13 @@ def check_place(own: Mapping[str, object], all_settings: Mapping[str, object], w
         where: Names the listener in the error.
 
     Raises:
-        CommandError: Both were written.
+        CommandError: Two of them were written.
     """
+    keys = [key for key in KEYS if key in all_settings]
+    if keys:
+        for name in (*keys[1:], *(name for name in _PLACE if name in own and name not in KEYS)):
+            raise CommandError(f"{where}{name} contradicts {keys[0]}, which takes sockets that are there")
+        return
     if all_settings.get("unix_path") not in {None, "none"}:
         for name in ("port", "host"):
             if name in own:
@@ -249,7 +259,10 @@ def _check_distinct(configs: Sequence[Config], file: str) -> None:
         CommandError: Two do.
     """
     for (first, one), (second, other) in itertools.combinations(enumerate(configs, 1), 2):
-        if one.unix_path is not None or other.unix_path is not None:
+        if isinstance(one, SocketConfig) or isinstance(other, SocketConfig):
+            taken = common_source(one, other)
+            same, place = taken is not None, str(taken)
+        elif one.unix_path is not None or other.unix_path is not None:
             same, place = one.unix_path == other.unix_path, f"the Unix socket {one.unix_path}"
         else:
             same, place = one.port == other.port != 0 and _overlap(one.host, other.host), f"port {one.port}"
@@ -281,6 +294,11 @@ def make_config(settings: Mapping[str, object], where: str, directory: Path) -> 
     for name in ("unix_path", "spool_directory"):
         if fields.get(name) is not None:
             fields[name] = str(directory / str(fields[name]))
+    source = source_of(fields, where)
+    make: type[Config] = Config
+    if source is not None:
+        fields = {name: value for name, value in fields.items() if name not in _PLACE} | {"source": source}
+        make = SocketConfig
     tls = {each.name: fields.pop(each.name) for each in TLS if each.name in fields}
     # A switch that is off asks for no context.
     if any(value is not False for value in tls.values()):
@@ -288,7 +306,7 @@ def make_config(settings: Mapping[str, object], where: str, directory: Path) -> 
 
         fields["ssl_context"] = make_context(tls, where, directory)
     try:
-        return Config(**fields)
+        return make(**fields)
     except (TypeError, ValueError) as error:
         hint = " (tls_cert gives it one)" if "ssl_context" in str(error) else ""
         raise CommandError(f"{where}{error}{hint}") from error

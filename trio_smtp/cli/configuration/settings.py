@@ -213,6 +213,19 @@ _OWN = (
         "sets several keys at once; a key set beside it wins",
         choices=tuple(PROFILES),
     ),
+    Setting(
+        "listen",
+        str,
+        "sockets of systemd in place of host, port and unix_path: systemd takes all, systemd:NAME those of a name",
+        metavar="systemd[:NAME]",
+    ),
+    Setting(
+        "fd",
+        int,
+        "a listening socket that is open at the start, by its file descriptor; in place of host, port and unix_path",
+        least=3,
+        metavar="NUMBER",
+    ),
     Setting("users", str, "the users and hashed passwords of trio-smtp passwd; they may log in", path=True),
 )
 _PATHS = frozenset({"unix_path", "spool_directory"})
@@ -221,7 +234,7 @@ _PATHS = frozenset({"unix_path", "spool_directory"})
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "where it listens, and as whom",
-        ("host", "port", "unix_path", "unix_mode", "backlog", "hostname", "banner", "lmtp"),
+        ("host", "port", "unix_path", "unix_mode", "backlog", "listen", "fd", "hostname", "banner", "lmtp"),
     ),
     ("profile and users", ("profile", "users")),
     ("TLS", (*(each.name for each in TLS), "implicit_tls", "starttls_required", "tls_handshake_timeout")),
