@@ -125,7 +125,7 @@ class App(BaseApp):
         self._lifespans = Lifespans(self)
         self._offers_auth = False
         self.companions: list[Companion] = []
-        self.measured = False
+        self.measured: bool = False
 
     def lifespan(self, function: _Lifespan) -> _Lifespan:
         """Register what lives as long as the App is served: a database, a client of another service, background tasks.
