@@ -29,8 +29,8 @@ try:
         set_span_in_context,
         use_span,
     )
-except ImportError as error:
-    raise ImportError("tracing needs the extra otel: pip install 'trio-smtp[otel]'") from error
+except ImportError as _error:
+    raise ImportError("tracing needs the extra otel: pip install 'trio-smtp[otel]'") from _error
 
 __all__ = ["tracing"]
 

@@ -15,8 +15,8 @@ import trio
 
 try:
     import h11
-except ImportError as error:
-    raise ImportError("metrics need the extra metrics: pip install 'trio-smtp[metrics]'") from error
+except ImportError as _error:
+    raise ImportError("metrics need the extra metrics: pip install 'trio-smtp[metrics]'") from _error
 
 __all__ = ["Page", "serve_http"]
 
