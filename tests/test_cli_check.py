@@ -73,3 +73,16 @@ def test_mistakes(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_host_that_cannot_be_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "a/b:25"]) == 2
     assert "a/b" in capsys.readouterr().err
+
+
+def test_why_a_server_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert main(["check", f"127.0.0.1:{port}"]) == 1
+    assert capsys.readouterr().err.endswith(f"all attempts to connect to 127.0.0.1:{port} failed: Connection refused\n")
+
+
+def test_a_server_without_starttls(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving() as place:
+        assert main(["check", "--tls=starttls", place]) == 1
+        assert capsys.readouterr().err == f"trio-smtp: smtp://{place}: the server does not offer STARTTLS\n"

@@ -58,6 +58,7 @@ async def test_a_relay(to_lmtp: bool) -> None:
 
 @pytest.mark.parametrize(("answer", "end"), [(bulk(b"1-0"), "done"), (b"-OOM no memory\r\n", 452)])
 async def test_a_redis(answer: bytes, end: object, tmp_path: Path) -> None:
+    pytest.importorskip("coredis")
     app, seen = watched()
     async with fake_redis(tmp_path, {b"XADD": answer}) as fake:
         app.use(redis_stream(fake.url, "mail"))

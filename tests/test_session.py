@@ -256,6 +256,21 @@ def test_recipients_are_not_told_of_each_other() -> None:
     assert " for " not in field(a_session()).replace("\t", " ")
 
 
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        ("b@example.com\r\nBcc: c", "b@example.com??Bcc: c"),
+        ("b\n\t@example.com", "b??@example.com"),
+        ("b\0\x1b\x7f@example.com", "b???@example.com"),
+        ("b\x85\u2028\u2029\ud800@example.com", "b????@example.com"),
+    ],
+)
+def test_an_address_that_a_handler_made_ends_no_line(made: str, shown: str) -> None:
+    lines = clauses(field(a_session(), made, utf8=True))
+    assert lines[2] == f"for <{shown}>;"
+    assert len(lines) == 4
+
+
 def test_a_non_ascii_recipient_is_named_only_where_utf8_was_asked_for() -> None:
     assert "for <" not in field(a_session(), "josé@example.com")
     assert "for <josé@example.com>" in field(a_session(), "josé@example.com", utf8=True)

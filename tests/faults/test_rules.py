@@ -116,6 +116,11 @@ def test_a_filter_that_is_none(field: str, value: Any) -> None:
         Rule(at="rcpt", act=Reset(), **{field: value})
 
 
+def test_rules_that_are_one_text() -> None:
+    with pytest.raises(RuleError, match=r"rules must be a list of rules, such as \['rcpt fail'\]"):
+        Rules("rcpt fail")
+
+
 @pytest.mark.parametrize("act", ["fail", Reset, object()])
 def test_an_act_that_is_none(act: Any) -> None:
     with pytest.raises(RuleError, match="act must be one of fail, delay"):

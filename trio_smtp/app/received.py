@@ -13,6 +13,8 @@ __all__ = ["received_header"]
 
 # A HELO name is any word the client chooses; in a header field it may not open a comment or end a clause.
 _NOT_IN_DOMAIN = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+# An address that a handler has made may hold anything; the client's own cannot hold these.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _peer(session: Session) -> str:
@@ -44,7 +46,7 @@ def received_header(session: Session, envelope: Envelope, hostname: str) -> byte
         f"by {hostname} with {session.transmission_type} id {session.id}-{session.transaction + 1}",
     ]
     if len(envelope.rcpt_to) == 1 and (envelope.smtp_utf8 or envelope.rcpt_to[0].address.isascii()):
-        parts.append(f"for <{envelope.rcpt_to[0].address}>")
+        parts.append(f"for <{_CONTROL.sub('?', envelope.rcpt_to[0].address)}>")
     if session.tls_options is not None:
         parts.append(f"tls {session.tls_options.standard_name}")
     parts[-1] += ";"

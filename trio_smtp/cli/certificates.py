@@ -107,7 +107,9 @@ def _self_signed() -> ssl.SSLContext:
     try:
         import trustme
     except ImportError as error:
-        raise CommandError("tls_self_signed needs the extra testing: pip install 'trio-smtp[testing]'", RUNTIME) from error
+        raise CommandError(
+            "tls_self_signed needs the extra testing: pip install 'trio-smtp[testing]'", RUNTIME
+        ) from error
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_ciphers(MODERN_SUITES)
     trustme.CA().issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)

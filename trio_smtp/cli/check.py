@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import trio
 
-from trio_smtp.client import DeliveryError, Options, Timeouts, connect
+from trio_smtp.client import DeliveryError, ExtensionMissing, Options, Timeouts, connect
 
 from .certificates import client_context
 from .errors import PROGRAM, RUNTIME, CommandError
@@ -46,6 +46,8 @@ def check(arguments: Sequence[str]) -> int:
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     try:
         said = trio.run(_ask, url, options, given.timeout)
+    except ExtensionMissing as error:
+        raise CommandError(f"{url}: the server does not offer {error.extension}", RUNTIME) from error
     except DeliveryError as error:
         raise CommandError(f"{url}: {error}", RUNTIME) from error
     except trio.TooSlowError as error:

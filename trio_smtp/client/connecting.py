@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -32,6 +33,16 @@ TLSMode = Literal["required", "opportunistic", "none"]
 
 #: A longer response does not go on the line of the command (RFC 4954 section 4).
 _LONGEST_INITIAL = 400
+
+
+def _connection_failure(error: Exception) -> str:
+    """What an error says, and the system's reasons, which trio leaves in the cause: one for each address."""
+    text = str(error) or type(error).__name__
+    tried = error.__cause__
+    if not isinstance(tried, ExceptionGroup):
+        return text
+    reasons = [os.strerror(each.errno) for each in tried.exceptions if isinstance(each, OSError) and each.errno]
+    return ": ".join([text, *dict.fromkeys(reasons)])
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +82,7 @@ class Connector:
                     return await trio.open_unix_socket(target.path)
                 return await trio.open_tcp_stream(target.host, target.port)
             except (OSError, UnicodeError, trio.BrokenResourceError) as error:  # UnicodeError: the host is no name
-                raise DeliveryFailed("connect", str(error) or type(error).__name__) from error
+                raise DeliveryFailed("connect", _connection_failure(error)) from error
         raise DeliveryFailed("connect", f"no connection in {seconds:g} seconds")
 
 
@@ -118,7 +129,7 @@ class _Opening:
         required = self._connector.tls == "required"
         if "STARTTLS" not in extensions:
             if required:
-                raise ExtensionMissing("STARTTLS", "tls='required'", phase="starttls")
+                raise ExtensionMissing("STARTTLS", "tls='required' ('none' sends without TLS)", phase="starttls")
             return False
         reply = await self._say("STARTTLS", "starttls")
         if reply.code != 220:

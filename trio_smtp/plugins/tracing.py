@@ -30,7 +30,7 @@ try:
         use_span,
     )
 except ImportError as _error:
-    raise ImportError("trio_smtp.plugins.tracing needs opentelemetry-api: pip install 'trio-smtp[otel]'") from _error
+    raise ImportError("tracing needs the extra otel: pip install 'trio-smtp[otel]'") from _error
 
 __all__ = ["tracing"]
 

@@ -68,6 +68,8 @@ class Rules:
         self._seed = seed
         self._last = 0
         self._rules: tuple[Rule, ...] = ()
+        if isinstance(rules, str):  # its letters would be taken for rules
+            raise RuleError(f"rules must be a list of rules, such as [{rules!r}]")
         for rule in rules:
             self.add(rule)
 
