@@ -340,6 +340,8 @@ def interrupt() -> Iterator[Callable[[float], None]]:
     timers: list[threading.Timer] = []
     main = threading.main_thread().ident
     assert main is not None
+    # A shell has programs that it runs in the background ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def soon(seconds: float) -> None:
         timers.append(threading.Timer(seconds, signal.pthread_kill, [main, signal.SIGINT]))
@@ -348,6 +350,7 @@ def interrupt() -> Iterator[Callable[[float], None]]:
     yield soon
     for timer in timers:
         timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_while_the_block_is_entered(interrupt: Callable[[float], None]) -> None:
