@@ -276,6 +276,8 @@ def office(
 def test_the_code_runs(block: Block, office: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     if "django" in block.code:
         pytest.importorskip("django")
+    if "redis_stream" in block.code:
+        pytest.importorskip("coredis")
     served: list[tuple[Any, ...]] = []
     monkeypatch.setattr(trio_smtp, "run", lambda *args: served.append(args))
     office(block.code)

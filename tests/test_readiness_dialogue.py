@@ -30,7 +30,8 @@ CASES = [
     pytest.param(case, id=f"{group}: {name}")
     for group, cases in GROUPS.items()
     for name, case in cases.items()
-    if case.peer is None and not case.silent and HANDSHAKE not in case.turns
+    # The example "auth" works in threads: between real sockets, virtual time runs away from them.
+    if case.peer is None and not case.silent and HANDSHAKE not in case.turns and (group, name) != ("examples", "auth")
 ]
 
 

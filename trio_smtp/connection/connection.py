@@ -172,11 +172,10 @@ class Connection:
         output, timeout = dialogue.output, dialogue.service.config.command_timeout
         step = next(self._steps, None)
         while step is not None:
-            if step is NEED_LINE or step is NEED_MORE:
-                if step is NEED_LINE:
-                    if output.octets and not wire.flush_soon():
-                        await wire.flush()
-                    clock.arm(COMMAND, timeout)
+            if step is NEED_LINE:  # NEED_MORE comes after that, in `_hear`
+                if output.octets and not wire.flush_soon():
+                    await wire.flush()
+                clock.arm(COMMAND, timeout)
                 try:
                     await wire.receive_while(self._hear, alone=self._alone)
                 except BaseException:
