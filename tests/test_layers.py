@@ -29,7 +29,7 @@ def layers(task: trio.lowlevel.Task) -> list[str]:
 
 
 #: A task that waits for a command, or for the first octets of a message.
-WAITING = ["Connection.run", "Connection._drive", "Wire.receive_while", "SocketTransport.receive_some"]
+WAITING = ["Connection.run", "Connection._drive", "Wire.receive_while", "Wire.receive", "SocketTransport.receive_some"]
 
 
 @pytest.mark.skipif(COMPILED, reason="a compiled coroutine does not tell what it awaits")

@@ -178,6 +178,7 @@ async def test_what_a_program_may_see_runs_in_the_task(
 Ending = str
 ENDINGS = {
     "the client leaves": ("lost", []),
+    "the client resets": ("lost", []),
     "the client is silent": ("timeout", [b"421"]),
     "the client is slow": ("timeout", [b"421"]),
     "the server is cancelled": ("cancelled", []),
@@ -200,6 +201,9 @@ async def test_a_message_of_which_nothing_has_come_is_counted(
             await say(client, TO_DATA, b"250", b"250", b"354")
             await wait_all_tasks_blocked()
             if ending == "the client leaves":
+                client.close()
+            elif ending == "the client resets":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 client.close()
             elif ending == "the client is slow":
                 await trio.sleep(90)

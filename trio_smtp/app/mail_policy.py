@@ -32,6 +32,8 @@ _MAX_LIST = 8_192
 _MAX_LISTS = 65_536
 #: The simpler parser reads so many characters of a list.
 _MAX_SIMPLE_LIST = 262_144
+# Pythons that have the argument give no address at all of a list with a fault, unless they are told so.
+_LENIENT: Mapping[str, Any] = {"strict": False} if getaddresses.__kwdefaults__ else {}
 #: Longer texts are taken as they were sent, with their encoded words.
 _MAX_TEXT = 65_536
 _LISTS = frozenset({"from", "sender", "reply-to", "to", "cc", "bcc"})
@@ -90,7 +92,7 @@ class _LongList(AddressHeader, _Long):  # type: ignore[misc] # typeshed: `init` 
     def parse(cls, value: str, kwds: dict[str, Any]) -> None:
         """Take the text, and look for the addresses in it, in time that grows with the length."""
         kwds["parse_tree"], kwds["decoded"] = None, value
-        found = getaddresses([value[:_MAX_SIMPLE_LIST]])
+        found = getaddresses([value[:_MAX_SIMPLE_LIST]], **_LENIENT)
         kwds["groups"] = [_group(name, address) for name, address in found if address]
 
 

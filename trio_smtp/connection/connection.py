@@ -176,12 +176,7 @@ class Connection:
                 if output.octets and not wire.flush_soon():
                     await wire.flush()
                 clock.arm(COMMAND, timeout)
-                try:
-                    await wire.receive_while(self._hear, alone=self._alone)
-                except BaseException:
-                    if self._awaited is not None:
-                        self._awaited.give_up()
-                    raise
+                await wire.receive_while(self._hear, alone=self._alone)
                 step = self._step
                 continue
             if type(step) is Ask:
@@ -197,7 +192,6 @@ class Connection:
             True: Nothing but more octets is awaited. False: `_step` is to be performed.
         """
         dialogue, wire = self._dialogue, self._wire
-        dialogue.service.stats.octets_received += len(octets)
         if self._awaited is not None:
             self._receiver.take(octets)
             return False
@@ -226,6 +220,8 @@ class Connection:
         return words
 
     async def _end(self, words: Reply | None) -> None:
+        if self._awaited is not None:
+            self._awaited.give_up()
         dialogue, wire = self._dialogue, self._wire
         if self._clock.aborted is not None:
             self._reason, words = "aborted", None

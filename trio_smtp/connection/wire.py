@@ -103,25 +103,29 @@ class Wire:
         """Wait for octets, and hand them on, until `take` returns False.
 
         Args:
-            take: Is given octets; where they are not counted.
+            take: Is given octets.
             alone: It needs no task: it may be called while none runs.
 
         Raises:
             EndSession: The client is gone.
             BaseException: What `take` raises.
         """
-        stream, transport = self.stream, self._transport
+        transport = self._transport
+        if not alone or transport is None or transport is not self.stream or not transport.register():
+            while take(await self.receive()):
+                pass
+            return
+
+        def count_and_take(octets: bytes) -> bool:
+            self._stats.octets_received += len(octets)
+            return take(octets)
+
         try:
-            if alone and transport is not None and transport is stream and transport.register():
-                if await transport.receive_while(take, RECEIVE_SIZE):
-                    return
-            else:
-                while data := await stream.receive_some(RECEIVE_SIZE):
-                    if not take(data if type(data) is bytes else bytes(data)):  # memory streams give a bytearray
-                        return
+            open_ = await transport.receive_while(count_and_take, RECEIVE_SIZE)
         except trio.BrokenResourceError:
             raise EndSession("lost") from None
-        raise EndSession("lost")
+        if not open_:
+            raise EndSession("lost")
 
     def flush_soon(self) -> bool:
         """Have the replies that wait sent when this pass of the scheduler ends; False: that takes `flush`."""
