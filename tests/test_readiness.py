@@ -268,6 +268,37 @@ async def test_what_the_function_raises_is_raised_in_the_task() -> None:
             assert await ours.receive_while(Taker(), 100)
 
 
+async def test_a_function_may_close_a_socket_that_is_told_of_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with at_work() as readiness:
+        with pair(readiness) as (one, client), pair(readiness) as (other, others_client), trio.fail_after(5):
+            closed: list[SocketTransport] = []
+
+            async def read(ours: SocketTransport, beside: SocketTransport) -> None:
+                def take(_: bytes) -> bool:
+                    closed.append(beside)
+                    beside.close()
+                    return False
+
+                assert ours.register()
+                try:
+                    assert await ours.receive_while(take, 100)
+                except trio.ClosedResourceError:
+                    assert closed == [ours]
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, one, other)
+                nursery.start_soon(read, other, one)
+                await wait_all_tasks_blocked()
+                client.sendall(b"a")
+                others_client.sendall(b"b")
+            (gone,) = closed
+            left, its_client = (one, client) if gone is other else (other, others_client)
+            assert registered(readiness, left)
+            its_client.sendall(b"c")
+            assert await left.receive_some() == b"c"
+    assert caplog.records == []
+
+
 async def test_the_wait_of_a_function_can_be_cancelled() -> None:
     async with at_work() as readiness:
         with pair(readiness) as (ours, client), trio.fail_after(5):

@@ -86,6 +86,37 @@ LOST: list[tuple[str, bytes | None, bool]] = [
 ]
 
 
+@pytest.mark.parametrize("at", ["MAIL", "RCPT", "."])
+@pytest.mark.parametrize("code", [100, 199, 300, 354, 399])
+async def test_a_code_that_neither_takes_nor_refuses(at: str, code: int) -> None:
+    """Nobody has taken what is answered so: a 354 to the end of a message is no 250."""
+    async with before_scripts(misbehaves(at, b"%d go on\r\n" % code)) as front:
+        assert (await codes_until(front, at)).startswith("451 4.4.")
+    assert front.relay.stats.accepted == 0
+
+
+@pytest.mark.parametrize("verdicts", [(250, 550), (550, 250)])
+async def test_a_recipient_that_is_named_twice_has_two_verdicts(verdicts: tuple[int, int]) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 mx\r\n")
+        body = False
+        while (line := await lines.next()) is not None:
+            if body:
+                if line == b".":
+                    body = False
+                    await stream.send_all(b"".join(b"%d 2.0.0 so\r\n" % code for code in verdicts))
+            elif line == b"DATA":
+                body = True
+                await stream.send_all(b"354 go\r\n")
+            else:
+                await stream.send_all(b"250 ok\r\n")
+
+    async with before_scripts(serve, front_config=LMTP, to_lmtp=True) as front:
+        assert await front.begin("b@example.com", "b@example.com") == [250] * 3
+        assert [int(reply[:3]) for reply in await front.data(replies=2)] == list(verdicts)
+
+
 @pytest.mark.parametrize("at", STEPS)
 @pytest.mark.parametrize(("octets", "closes"), [row[1:] for row in LOST], ids=[row[0] for row in LOST])
 async def test_the_next_server_is_lost(

@@ -193,7 +193,9 @@ class Readiness(trio.abc.Instrument):
         try:
             if self._epoll is not None:
                 for descriptor, events in self._epoll.poll(0):
-                    self._readables[descriptor].wake(events)
+                    readable = self._readables.get(descriptor)
+                    if readable is not None:  # one that was told before may have closed this socket
+                        readable.wake(events)
         except BaseException:
             self._stop()
             raise
