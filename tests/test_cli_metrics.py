@@ -67,5 +67,5 @@ def test_without_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     for module in ("http", "plugin"):
         monkeypatch.delitem(sys.modules, f"trio_smtp.plugins.metrics.{module}", raising=False)
     monkeypatch.delitem(sys.modules, "trio_smtp.plugins.metrics", raising=False)
-    assert main(["--port", "0", "--metrics", "127.0.0.1:0"]) == 2
+    assert main(["--port", "0", "--metrics", "127.0.0.1:0"]) == 1
     assert "metrics: metrics need the extra metrics: pip install 'trio-smtp[metrics]'" in capsys.readouterr().err

@@ -30,7 +30,9 @@ def measuring(apps: Iterable[App], place: str | None) -> Iterator[None]:
         from trio_smtp.plugins.metrics import CannotListen, metrics
 
         plugin = metrics(place)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise CommandError(f"metrics: {error}", RUNTIME) from error
+    except ValueError as error:
         raise CommandError(f"metrics: {error}") from error
     for app in dict.fromkeys(apps):
         app.use(plugin)
