@@ -236,6 +236,23 @@ def test_characters_that_hide_something_are_refused() -> None:
         assert refused(f"postmaster{char}", postmaster=True), ascii(char)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"],
+    ids=["control", "format", "unknown", "private use", "surrogate", "line end", "paragraph end", "space"],
+)
+def test_what_is_not_printable_is_refused(kind: str) -> None:
+    found = [char for char in map(chr, range(0x21, sys.maxunicode + 1)) if unicodedata.category(char) == kind]
+    for char in [*found[:300], *found[:: len(found) // 300 + 1], *found[-20:]]:
+        for path in (f"a{char}b@x", f'"a{char}b"@x', f"a@x{char}y", f"@r{char}s:a@x"):
+            assert refused(path), ascii(path)
+
+
+def test_marks_letters_and_signs_of_every_script_are_accepted() -> None:
+    for text in ("josé", "用户", "उपयोगकर्ता", "ผู้ใช้", "пользователь", "χρήστης", "مستخدم", "משתמש", "🙂", "a̐", "№1"):
+        assert parse(f"{text}@x") == (f"{text}@x", text, "x")
+
+
 def test_control_characters_are_refused() -> None:
     for octet in [*range(32), 127]:
         for path in (
